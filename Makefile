@@ -1,0 +1,94 @@
+# Every target sets up what it needs; `make help` lists them. GNU make 3.81 (macOS) is enough, and every path here is
+# relative, so the checkout may lie anywhere, also under a path with spaces.
+
+TIER  ?= cpu
+SEEDS ?= 0
+OUT   ?= out
+
+# The GPU tiers have versions of their own, so they get an environment of their own.
+ifneq (,$(filter gpu node cluster,$(TIER)))
+LOCK    := requirements/gpu.txt
+VENV    := .venv-gpu
+PYTHONS := python3.12 python3
+WANTED  := 3.12
+SIZE    := 4.3 GB
+else
+LOCK    := requirements/cpu.txt
+VENV    := .venv
+PYTHONS := python3.11 python3.12 python3.13 python3
+WANTED  := 3.11|3.12|3.13
+SIZE    := 360 MB (2.9 GB where pip knows only the CUDA build of torch, see README)
+endif
+
+# The first interpreter of the wanted versions that runs (a pyenv shim may exist and not run); asked only when an
+# environment is made.
+VERSION = -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+PYTHON ?= $(shell for p in $(PYTHONS); do \
+    case "|$(WANTED)|" in (*"|`$$p $(VERSION)`|"*) echo $$p; exit;; esac; done; echo python3)
+
+RUN   := $(VENV)/bin/python
+STAMP := $(VENV)/.made-from-$(notdir $(LOCK))
+VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
+PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
+
+# A kernel named python3 in the user's own folder must not take the place of the environment's.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce publish test test-all smoke lab report base clean doctor
+
+help: ## this list
+	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
+	@sed -n 's/^\([a-z][a-z0-9_-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@echo 'Each target sets up $(VENV) if need be; that downloads about $(SIZE), once.'
+
+setup: $(STAMP) ## make the environment and stop
+
+reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report
+	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS)
+	$(call VERB,report) --tier $(TIER)
+
+report: $(STAMP) ## join what the runs measured with the paper's numbers, into out/TIER/report
+	$(call VERB,report) --tier $(TIER)
+
+publish: $(STAMP) ## make that report the committed one, reports/TIER, and refresh the README's table
+	$(call VERB,publish) --tier $(TIER)
+
+smoke: $(STAMP) ## run every notebook at the smallest tier
+	$(call VERB,reproduce) --tier smoke --seeds $(SEEDS)
+
+test: $(STAMP) ## every test, and every example in a docstring
+	$(RUN) -m pytest
+
+test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
+
+lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-browser --port 8899")
+	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB)
+
+base: $(STAMP) ## pre-train the tiny base model anew (at most 30 minutes on two cores)
+	$(call VERB,base)
+
+doctor: $(STAMP) ## what this machine has, what will run on it, what is missing
+	$(RUN) -m r1repro doctor
+
+clean: ## remove out/ (runs, executed notebooks, local report), keep the environment
+	@if [ -e out ]; then echo "removing out/, `du -sh out | cut -f1`"; rm -rf out; \
+	else echo 'nothing to remove: there is no out/'; fi
+
+# Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is
+# fetched.
+$(STAMP): $(LOCK) pyproject.toml
+	@python="$(PYTHON)"; version=`"$$python" $(VERSION)`; \
+	case "$$version" in $(WANTED)) ;; *) \
+	  echo "$$python is version '$$version', $(LOCK) needs Python $(subst |, or ,$(WANTED)):" \
+	    "install one, or name it: make PYTHON=..." >&2; exit 2;; esac; \
+	if $(RUN) -m pip --version >/dev/null 2>&1; then \
+	  echo 'updating $(VENV): downloads what has changed in $(LOCK)'; \
+	else \
+	  echo 'first set-up in $(VENV): downloads about $(SIZE)'; \
+	  if [ -e $(VENV)/pyvenv.cfg ]; then "$$python" -m venv --clear $(VENV); else "$$python" -m venv $(VENV); fi; \
+	fi
+	@$(RUN) -m pip install --quiet -r $(LOCK)
+	@$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,132 @@
+"""Checkpoints: a folder in Hugging Face form with the optimiser, the reference and the data position beside it.
+
+    step-000048/  config.json model.safetensors tokenizer.json ...   the policy: loads anywhere
+                  optimizer.safetensors                              AdamW's moments, by parameter name
+                  reference.safetensors                              the reference policy, where there is one
+                  checkpoint.json                                    step, state, SHA-256 of every other file
+
+Written as `step-000048.tmp` and renamed, so a folder with the final name is whole.  No pickle anywhere.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r1repro.records import Refusal
+from r1repro.run import read_json, sha256_file, speaking_of, write_json
+
+
+def folder_of(run: Path, step: int) -> Path:
+    return Path(run) / "checkpoints" / f"step-{step:06d}"
+
+
+def steps_in(run: Path) -> list[int]:
+    """Steps of the whole checkpoints of a run, in order."""
+    return sorted(int(p.name[5:]) for p in (Path(run) / "checkpoints").glob("step-??????") if p.is_dir())
+
+
+def save_(
+    run: Path,
+    step: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    reference: nn.Module | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the checkpoint of ``step``; returns its folder.  A full disk is a Refusal and leaves earlier ones intact."""
+    folder = folder_of(run, step)
+    temporary = folder.with_suffix(".tmp")
+    with speaking_of(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            if optimizer is not None:
+                save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
+            if reference is not None:
+                save_file(_own_tensors(reference), temporary / "reference.safetensors")
+        except SafetensorError as error:
+            raise OSError(error) from error
+        hashes = {p.name: sha256_file(p) for p in sorted(temporary.iterdir())}
+        write_json(temporary / "checkpoint.json", {"step": step, "state": dict(state or {}), "files": hashes})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    return folder
+
+
+def load_(
+    folder: Path,
+    model: PreTrainedModel,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    reference: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Fill model, optimiser and reference from a checkpoint; returns its state.
+
+    Raises:
+        Refusal: a file is missing, truncated or changed.
+    """
+    record = verify(folder)
+    weights = load_file(folder / "model.safetensors")
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    model.tie_weights()
+    if reference is not None:
+        reference.load_state_dict(load_file(folder / "reference.safetensors"), strict=False)
+        reference.tie_weights()
+    if optimizer is not None:
+        _set_moments_(model, optimizer, load_file(folder / "optimizer.safetensors"))
+    return record["state"]
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The checkpoint's record, after every file has been compared with its hash."""
+    if not (folder / "checkpoint.json").exists():
+        raise Refusal(f"{folder} holds no checkpoint: delete that folder, and the run goes on from the one before")
+    record = read_json(folder / "checkpoint.json")
+    for name, digest in record["files"].items():
+        if not (folder / name).exists() or sha256_file(folder / name) != digest:
+            raise Refusal(
+                f"checkpoint {folder} is damaged ({name} is missing, truncated or changed): "
+                "delete that folder, and the run goes on from the one before"
+            )
+    return record
+
+
+def keep_only(run: Path, steps: set[int]) -> None:
+    """Delete the checkpoints of other steps."""
+    for step in steps_in(run):
+        if step not in steps:
+            shutil.rmtree(folder_of(run, step))
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters without the tied copies, contiguous."""
+    return {name: p.detach().contiguous() for name, p in module.named_parameters()}
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach().contiguous()
+        for name, p in model.named_parameters()
+        for key, value in optimizer.state[p].items()
+    }
+
+
+def _set_moments_(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, moment = key.rsplit("/", 1)
+        optimizer.state[parameters[name]][moment] = value

@@ -1,0 +1,622 @@
+"""From evaluation folders of several seeds to claims measured, with intervals, and verdicts.
+
+`read` takes the runs of a tier from disk; `measure` computes what the rule of a claim names; `verdict` is the one
+function that says what a measurement means; `entry` is the line of `claims.json`; `problems` says why a ledger must
+not be published.  Figures and pages are made in `r1repro.report`.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r1repro import paper
+from r1repro.algo.estimators import bootstrap, effects, slope, vote_right, weighted_mean, weighted_spearman
+from r1repro.records import Refusal
+from r1repro.rewards.language import is_mixed, reflection_count
+from r1repro.run import read_json
+
+VERDICTS = ("reproduced", "trend", "contradicted", "inconclusive", "untestable")
+
+WIDEST = {"accuracy": 0.05, "correlation": 0.2, "ratio": 0.2}
+"""Largest half-width of a 95 % interval that still counts as a measurement: absolute, or (ratio) relative to the ratio.
+Accuracies and ratios by the design of this project.  A rank correlation over 200 questions has a half-width of about
+0.14 whatever the model does, so it gets a limit of its own."""
+
+FEWEST_SEEDS = 3
+"""With fewer seeds a claim is at best a trend."""
+
+EARLY = 0.05
+"""Share of the steps that the slope of the length leaves out: the paper's length dips first (near step 115 of 8,400)
+and its claim is about what follows the first few percent."""
+
+
+# What the runs hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One evaluation: what each of K samples to each of Q questions did; arrays are (Q, K) unless said otherwise."""
+
+    step: int
+    right_QK: np.ndarray
+    """1 right, 0 not.  An output that could not be graded is not right; `ungraded` is the share of those."""
+
+    vote_Q: np.ndarray
+    """1 where the majority of the K samples is right."""
+
+    length_QK: np.ndarray
+    """Tokens generated."""
+
+    truncated_QK: np.ndarray
+    reflection_QK: np.ndarray
+    """Reflection words of the question's language."""
+
+    mixed_QK: np.ndarray
+    ungraded: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The address of a run: folder below `out`, SHA-256 of manifest.json followed by samples.jsonl, commit."""
+
+    path: str
+    digest: str
+    commit: str | None
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedRuns:
+    """One seed: the run of RL and its evaluations, in the order of steps, all over the same questions."""
+
+    seed: int
+    ids: tuple[str, ...]
+    language_Q: np.ndarray
+    level_Q: np.ndarray
+    checkpoints: tuple[Checkpoint, ...]
+    metrics: tuple[dict, ...]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(checkpoint.step for checkpoint in self.checkpoints)
+
+    @property
+    def start(self) -> Checkpoint:
+        return self.checkpoints[0]
+
+    @property
+    def end(self) -> Checkpoint:
+        return self.checkpoints[-1]
+
+    @property
+    def half(self) -> Checkpoint | None:
+        """The checkpoint nearest to half of the steps, neither first nor last; the earlier one of two as near."""
+        inner = self.checkpoints[1:-1]
+        return min(inner, key=lambda c: (abs(c.step - self.end.step / 2), c.step)) if inner else None
+
+
+def read(tier: str, out: Path) -> list[SeedRuns]:
+    """Every evaluated seed of a tier under `out`, by number.  Refusal where seeds cannot be set side by side."""
+    folders = sorted(Path(out, tier).glob("seed-*/evaluate"), key=lambda p: int(p.parent.name.removeprefix("seed-")))
+    seeds = [read_seed(folder.parent, Path(out)) for folder in folders]
+    seeds = [seed for seed in seeds if seed is not None]
+    if not seeds:
+        raise Refusal(f"{Path(out, tier)} holds no evaluated seed: run `make reproduce TIER={tier}` first")
+    for other in seeds[1:]:
+        if other.steps != seeds[0].steps:
+            raise Refusal(
+                f"seed {other.seed} was evaluated at steps {list(other.steps)} and seed {seeds[0].seed} at "
+                f"{list(seeds[0].steps)}: finish both with one config, or move one of them out of {Path(out, tier)}"
+            )
+    return seeds
+
+
+def read_seed(folder: Path, out: Path) -> SeedRuns | None:
+    """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist."""
+    evaluations = sorted(folder.glob("evaluate/step-*/manifest.json"))
+    if not evaluations:
+        return None
+    records, checkpoints, questions = [], [], None
+    rl = folder / "r1_zero"
+    if (rl / "manifest.json").exists():
+        records.append(_record(rl, out))
+    for manifest in evaluations:
+        run = manifest.parent
+        records.append(_record(run, out))
+        rows = sorted(_lines(run / "samples.jsonl"), key=lambda row: row["id"])
+        asked = [(row["id"], row["language"], row["level"]) for row in rows]
+        if not rows or len({len(row["outputs"]) for row in rows}) > 1:
+            raise Refusal(f"{run} has no questions, or not as many samples to each: evaluate it again")
+        if questions is not None and asked != questions:
+            raise Refusal(f"{run} asked other questions than the first checkpoint of its seed: evaluate both again")
+        questions = asked
+        checkpoints.append(_checkpoint(int(run.name.removeprefix("step-")), rows))
+    checkpoints.sort(key=lambda c: c.step)
+    if checkpoints[0].step != 0:
+        raise Refusal(f"{folder} has no evaluation of the untouched base (step 0): evaluate step 0 too")
+    return SeedRuns(
+        seed=int(folder.name.removeprefix("seed-")),
+        ids=tuple(id for id, _, _ in questions),
+        language_Q=np.array([language for _, language, _ in questions]),
+        level_Q=np.array([level for _, _, level in questions]),
+        checkpoints=tuple(checkpoints),
+        metrics=tuple(_lines(rl / "metrics.jsonl")) if (rl / "metrics.jsonl").exists() else (),
+        runs=tuple(records),
+    )
+
+
+def _checkpoint(step: int, rows: list[dict]) -> Checkpoint:
+    def grid(value: Callable[[dict, str], float]) -> np.ndarray:
+        return np.array([[value(output, row["language"]) for output in row["outputs"]] for row in rows], dtype=float)
+
+    right_QK = grid(lambda output, _: output["verdict"] == "right")
+    return Checkpoint(
+        step=step,
+        right_QK=right_QK,
+        vote_Q=vote_right([[output["answer"] for output in row["outputs"]] for row in rows], right_QK),
+        length_QK=grid(lambda output, _: output["length"]),
+        truncated_QK=grid(lambda output, _: output["truncated"]),
+        reflection_QK=grid(lambda output, language: reflection_count(output["text"], language)),
+        mixed_QK=grid(lambda output, language: is_mixed(output["text"], language)),
+        ungraded=float(grid(lambda output, _: output["score"] is None).mean()),
+    )
+
+
+def _record(run: Path, out: Path) -> RunRecord:
+    manifest = read_json(run / "manifest.json")
+    if manifest.get("exit") != "complete":
+        raise Refusal(f"{run} is not complete: start it again with the same command and it goes on where it stopped")
+    digest = hashlib.sha256()
+    for name in ("manifest.json", "samples.jsonl"):
+        digest.update((run / name).read_bytes() if (run / name).exists() else b"")
+    path, commit, dirty = f"{out.name}/{run.relative_to(out).as_posix()}", manifest.get("commit"), manifest.get("dirty")
+    return RunRecord(path=path, digest=digest.hexdigest(), commit=commit, dirty=bool(dirty))
+
+
+def _lines(path: Path) -> list[dict]:
+    """One record a line; only a newline ends one, for a model may well write a Unicode line separator."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+# What a claim's rule names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One named effect: value over all seeds, ends of its 95 % interval (None: without bound), and each seed's."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[float | None, ...]
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """The parts of a claim's rule, in its order, with what a reader wants to see beside them."""
+
+    parts: dict[str, Part]
+    detail: dict
+    seeds: tuple[int, ...]
+    runs: tuple[RunRecord, ...]
+
+
+def shared(seeds: Sequence[SeedRuns]) -> bool:
+    """Whether all seeds were asked the same questions, so that one draw of questions serves them all."""
+    return all(seed.ids == seeds[0].ids for seed in seeds)
+
+
+def part(
+    seeds: Sequence[SeedRuns],
+    columns: Callable[[SeedRuns], Sequence[np.ndarray]],
+    effect: Callable[[np.ndarray], np.ndarray],
+    summary: Callable = weighted_mean,
+) -> Part:
+    """An effect of per-question columns, with its bootstrap over seeds and questions.
+
+    Rounded to nine digits, so that the noise of adding floats in another order never decides a sign.  Where the effect
+    is undefined (a rate of zero to begin with) the value is None, and so are the ends of the interval that it opens.
+    """
+    tables = [np.stack(columns(seed), axis=1) for seed in seeds]
+    interval = bootstrap(tables, effect, summary=summary, shared=shared(seeds))
+    each = tuple(_finite(value) for value in effects(tables, effect, summary=summary))
+    value, low, high = (_finite(x) for x in interval)
+    return Part(value=value, low=low, high=high, seeds=each)
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 9) if np.isfinite(value) else None
+
+
+def _gain(means: np.ndarray) -> np.ndarray:
+    return means[:, 1] - means[:, 0]
+
+
+def _change(seeds: Sequence[SeedRuns], value_Q: Callable[[Checkpoint], np.ndarray]) -> Part:
+    """Least-squares slope over all checkpoints times the steps of the run: the change over the whole run."""
+    steps = seeds[0].steps
+    return part(
+        seeds,
+        lambda seed: [value_Q(c) for c in seed.checkpoints],
+        lambda means: slope(steps, means) * (steps[-1] - steps[0]),
+    )
+
+
+def _vote_gain(checkpoint: Checkpoint) -> np.ndarray:
+    return checkpoint.vote_Q - checkpoint.right_QK.mean(axis=1)
+
+
+def _vote_gain_half(seeds: Sequence[SeedRuns]) -> Part:
+    if seeds[0].half is None:
+        return Part(value=None, low=None, high=None, seeds=tuple(None for _ in seeds))
+    return part(seeds, lambda seed: [_vote_gain(seed.half)], lambda means: means[:, 0])
+
+
+def _ratio(seeds: Sequence[SeedRuns], over: Callable, under: Callable, where: Callable | None = None) -> Part:
+    """(over/under at the end) to (over/under at the start), each a sum over all outputs of the chosen questions."""
+
+    def columns(seed: SeedRuns) -> list[np.ndarray]:
+        chosen_Q = np.ones(len(seed.ids)) if where is None else where(seed)
+        return [chosen_Q * f(c).sum(axis=1) for c in (seed.start, seed.end) for f in (over, under)]
+
+    return part(seeds, columns, lambda m: (m[:, 2] / m[:, 3]) / (m[:, 0] / m[:, 1]))
+
+
+def fitted_steps(steps: Sequence[int]) -> list[int]:
+    """Indices of the checkpoints that the slope of the length uses: those after the first 5 % of the steps.
+
+    If fewer than three would be left, all are used, step 0 too: then the slope may hold the early dip.
+
+    >>> fitted_steps([0, 10, 20, 30]), fitted_steps([0, 4, 100, 200]), fitted_steps([0, 10, 20])
+    ([1, 2, 3], [0, 1, 2, 3], [0, 1, 2])
+    """
+    late = [i for i, step in enumerate(steps) if step > EARLY * steps[-1]]
+    return late if len(late) >= 3 else list(range(len(steps)))
+
+
+def _length_slope(seeds: Sequence[SeedRuns]) -> Part:
+    used = fitted_steps(seeds[0].steps)
+    steps = np.array(seeds[0].steps, dtype=float)[used]
+
+    def growth(means: np.ndarray) -> np.ndarray:
+        rise = slope(steps, means) * (steps[-1] - steps[0])
+        fitted_start = means.mean(axis=1) - rise * (steps.mean() - steps[0]) / (steps[-1] - steps[0])
+        return rise / fitted_start
+
+    return part(seeds, lambda seed: [seed.checkpoints[i].length_QK.mean(axis=1) for i in used], growth)
+
+
+def hard_levels(level_Q: np.ndarray) -> list[int]:
+    """The two highest levels that were asked, as levels 4 and 5 of MATH; the highest alone where there are but two."""
+    levels = sorted({int(level) for level in level_Q})
+    return levels[-2:] if len(levels) > 2 else levels[-1:]
+
+
+def _hard_minus_easy(seeds: Sequence[SeedRuns]) -> Part:
+    def columns(seed: SeedRuns) -> list[np.ndarray]:
+        hard_Q = np.isin(seed.level_Q, hard_levels(seed.level_Q)).astype(float)
+        gain_Q = seed.end.right_QK.mean(axis=1) - seed.start.right_QK.mean(axis=1)
+        return [hard_Q * gain_Q, hard_Q, (1 - hard_Q) * gain_Q, 1 - hard_Q]
+
+    return part(seeds, columns, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3])
+
+
+def _length_of_right(checkpoint: Checkpoint) -> np.ndarray:
+    return checkpoint.right_QK * checkpoint.length_QK
+
+
+def _difficulty_spearman(seeds: Sequence[SeedRuns]) -> Part:
+    """Spearman(1 - pass@1, mean length of right answers) over the questions answered rightly at least once, at the
+    end; in each seed by itself, then averaged."""
+
+    def columns(seed: SeedRuns) -> list[np.ndarray]:
+        right_Q = seed.end.right_QK.sum(axis=1)
+        return [1 - seed.end.right_QK.mean(axis=1), _length_of_right(seed.end).sum(axis=1), right_Q]
+
+    def correlation(weights_BQ: np.ndarray, table_QM: np.ndarray) -> np.ndarray:
+        solved = table_QM[:, 2] > 0
+        if not solved.any():
+            return np.full((len(weights_BQ), 1), np.nan)
+        hard_Q, length_Q, right_Q = table_QM[solved].T
+        return weighted_spearman(weights_BQ[:, solved], hard_Q, length_Q / right_Q)[:, None]
+
+    return part(seeds, columns, lambda means: means[:, 0], summary=correlation)
+
+
+def is_english(seed: SeedRuns) -> np.ndarray:
+    return (seed.language_Q == "en").astype(float)
+
+
+def is_chinese(seed: SeedRuns) -> np.ndarray:
+    return (seed.language_Q == "zh").astype(float)
+
+
+def _reflection_rate(seeds: Sequence[SeedRuns], where: Callable = is_english) -> Part:
+    return _ratio(seeds, lambda c: c.reflection_QK, lambda c: c.length_QK, where)
+
+
+def _reflection_count(seeds: Sequence[SeedRuns], where: Callable = is_english) -> Part:
+    return _ratio(seeds, lambda c: c.reflection_QK, lambda c: np.ones_like(c.length_QK), where)
+
+
+MEASURES: dict[str, Callable[[Sequence[SeedRuns]], Part]] = {
+    "pass1_gain": lambda s: part(
+        s, lambda seed: [seed.start.right_QK.mean(axis=1), seed.end.right_QK.mean(axis=1)], _gain
+    ),
+    "pass1_slope": lambda s: _change(s, lambda c: c.right_QK.mean(axis=1)),
+    "vote_gain_half": _vote_gain_half,
+    "vote_gain_end": lambda s: part(s, lambda seed: [_vote_gain(seed.end)], lambda means: means[:, 0]),
+    "vote_gain_slope": lambda s: _change(s, _vote_gain),
+    "length_ratio": lambda s: _ratio(s, lambda c: c.length_QK, lambda c: np.ones_like(c.length_QK)),
+    "length_slope": _length_slope,
+    "right_length_ratio": lambda s: _ratio(s, _length_of_right, lambda c: c.right_QK),
+    "reflection_rate_ratio": _reflection_rate,
+    "reflection_count_ratio": _reflection_count,
+    "hard_minus_easy_gain": _hard_minus_easy,
+    "mixed_slope": lambda s: _change(s, lambda c: c.mixed_QK.mean(axis=1)),
+    "length_difficulty_spearman": _difficulty_spearman,
+}
+"""What a rule in claims.csv may name."""
+
+
+# What stands beside an effect
+
+
+def _words_per_1000_tokens(checkpoint: Checkpoint, chosen_Q: np.ndarray) -> float:
+    chosen = chosen_Q > 0
+    return _share(1000 * checkpoint.reflection_QK[chosen].sum(), checkpoint.length_QK[chosen].sum())
+
+
+def _share(over: float, under: float) -> float:
+    return float(over / under) if under else float("nan")
+
+
+def length_of_right(checkpoint: Checkpoint) -> float:
+    """Mean tokens of the right outputs; nan if there is none."""
+    return _share(_length_of_right(checkpoint).sum(), checkpoint.right_QK.sum())
+
+
+def pass1_at(checkpoint: Checkpoint, chosen_Q: np.ndarray) -> float:
+    """pass@1 over the chosen questions; nan if there is none."""
+    return _share((checkpoint.right_QK.mean(axis=1) * chosen_Q).sum(), chosen_Q.sum())
+
+
+QUANTITIES: dict[str, tuple[str, Callable[[SeedRuns, Checkpoint], float]]] = {
+    "pass1_gain": ("pass@1", lambda _, c: c.right_QK.mean()),
+    "vote_gain_half": ("cons@k minus pass@1", lambda _, c: _vote_gain(c).mean()),
+    "vote_gain_slope": ("cons@k minus pass@1", lambda _, c: _vote_gain(c).mean()),
+    "length_ratio": ("tokens of an output", lambda _, c: c.length_QK.mean()),
+    "reflection_rate_ratio": (
+        "reflection words per 1000 tokens, English questions",
+        lambda s, c: _words_per_1000_tokens(c, is_english(s)),
+    ),
+    "hard_minus_easy_gain": (
+        "pass@1 of the hard levels",
+        lambda s, c: pass1_at(c, np.isin(s.level_Q, hard_levels(s.level_Q))),
+    ),
+    "mixed_slope": ("share of outputs that mix languages", lambda _, c: c.mixed_QK.mean()),
+    "length_difficulty_spearman": ("mean tokens of right outputs", lambda _, c: length_of_right(c)),
+}
+"""By the first part of a rule: what `before` and `after` in the detail are."""
+
+
+def _detail(names: Sequence[str], seeds: Sequence[SeedRuns]) -> dict:
+    def mean(value: Callable[[SeedRuns, Checkpoint], float], *checkpoints: str) -> list[float | None]:
+        values = [[value(s, getattr(s, which)) for s in seeds] for which in checkpoints or ("start", "end")]
+        return [_finite(np.mean(row)) for row in values]
+
+    first, steps = seeds[0], seeds[0].steps
+    quantity, value = QUANTITIES.get(names[0], (names[0], lambda *_: float("nan")))
+    before, after = mean(value)
+    detail = {
+        "quantity": quantity,
+        "before": before,
+        "after": after,
+        "questions": len(first.ids),
+        "k": first.end.right_QK.shape[1],
+        "steps": list(steps),
+        "pass1": mean(lambda _, c: c.right_QK.mean()),
+        "truncated": mean(lambda _, c: c.truncated_QK.mean()),
+        "length_right": mean(lambda _, c: length_of_right(c)),
+        "ungraded": mean(lambda _, c: c.ungraded),
+    }
+    if "vote_gain_half" in names and first.half is not None:
+        detail["half"] = {"step": first.half.step, "pass1": mean(lambda _, c: c.right_QK.mean(), "half")[0]}
+        detail["half"]["cons"] = mean(lambda _, c: c.vote_Q.mean(), "half")[0]
+    if names[0].startswith("vote_gain"):
+        detail["cons"] = mean(lambda _, c: c.vote_Q.mean())
+    if "length_slope" in names:
+        detail["slope_over_steps"] = [steps[i] for i in fitted_steps(steps)]
+    if names[0].startswith("reflection"):
+        rate, count = _reflection_rate(seeds, is_chinese), _reflection_count(seeds, is_chinese)
+        detail["chinese"] = {"rate_ratio": _part_row(rate), "count_ratio": _part_row(count)}
+        detail["chinese"]["per_1000_tokens"] = mean(lambda s, c: _words_per_1000_tokens(c, is_chinese(s)))
+    if names[0] == "hard_minus_easy_gain":
+        levels = sorted({int(level) for level in first.level_Q})
+        detail["hard_levels"] = hard_levels(first.level_Q)
+        detail["pass1_by_level"] = {
+            str(level): mean(lambda s, c, level=level: pass1_at(c, s.level_Q == level)) for level in levels
+        }
+    return detail
+
+
+def _part_row(measured: Part) -> dict:
+    low, high, half = measured.low, measured.high, measured.half_width
+    return {"value": measured.value, "low": low, "high": high, "half_width": half, "seeds": list(measured.seeds)}
+
+
+def measure(claim_id: str, seeds: Sequence[SeedRuns]) -> Measurement | None:
+    """What the rule of a claim names, over these seeds; None if the rule is empty or names what is not measured here.
+
+    Also None with a single checkpoint: nothing has been trained that could be compared with the base.
+    """
+    names = [name for name, _, _ in parse_rule(paper.claim(claim_id).rule)]
+    if not names or any(name not in MEASURES for name in names) or not seeds or len(seeds[0].checkpoints) < 2:
+        return None
+    return Measurement(
+        parts={name: MEASURES[name](seeds) for name in names},
+        detail=_detail(names, seeds),
+        seeds=tuple(seed.seed for seed in seeds),
+        runs=tuple(record for seed in seeds for record in seed.runs),
+    )
+
+
+# What a measurement means
+
+
+def parse_rule(rule: str) -> list[tuple[str, str, float]]:
+    """The parts of a rule in claims.csv: name, `>` or `<`, threshold.
+
+    >>> parse_rule("length_ratio > 1; vote_gain_slope < 0")
+    [('length_ratio', '>', 1.0), ('vote_gain_slope', '<', 0.0)]
+    """
+    terms = [re.fullmatch(r"(\w+) ([<>]) (-?\d+(?:\.\d+)?)", term) for term in rule.split("; ") if rule]
+    if None in terms:
+        raise Refusal(f"rule {rule!r} cannot be read: write `name > number; name < number`")
+    return [(term[1], term[2], float(term[3])) for term in terms]
+
+
+def verdict(rule: str, parts: Mapping[str, Part] | None, unit: str) -> str:
+    """What a measurement means for a claim: one of VERDICTS.  See `judge` for the order of the questions.
+
+    >>> gain = Part(value=0.5, low=0.46, high=0.54, seeds=(0.5, 0.48, 0.52))
+    >>> verdict("pass1_gain > 0", {"pass1_gain": gain}, "accuracy")
+    'reproduced'
+    """
+    return judge(rule, parts, unit)[0]
+
+
+def judge(rule: str, parts: Mapping[str, Part] | None, unit: str) -> tuple[str, str]:
+    """The verdict on a claim, and why, in one line.  A rule is a conjunction: all of its parts belong to the claim.
+
+    1. *untestable*: no rule, or nothing measured.
+    2. *contradicted*: the interval of a part lies wholly on the wrong side, and this part is measured narrowly enough
+       (`WIDEST`).  First, because one false part makes the whole claim false, however vague the others; and with any
+       number of seeds, because bad news must not be easier to lose than good news.
+    3. *inconclusive*: a part is not measured narrowly enough, or not at all (undefined, without bound).  Even if its
+       interval excludes the threshold: what is known only roughly is not a measurement, on either side.
+    4. *reproduced*: every interval lies on the right side, every seed has the right sign in every part, and there are
+       three seeds at least.
+    5. *trend*: every value is on the right side, but an interval includes the threshold, or the seeds disagree, or are
+       too few.
+    6. *inconclusive*: a value on the wrong side (or on the threshold) whose interval includes the threshold.
+
+    A ratio is measured if its half-width is at most a fifth of it.  A relative change, such as `length_slope > 0`, is a
+    ratio less one, so a fifth of (1 + value) is asked of it: the same measurement, written in another way, must get the
+    same verdict.
+    """
+    terms = parse_rule(rule)
+    if not terms or not parts:
+        return "untestable", "nothing was measured"
+    held = [(name, threshold, 1.0 if sign == ">" else -1.0, parts[name]) for name, sign, threshold in terms]
+    vague = {name: _why_not_measured(part, threshold, unit) for name, threshold, _, part in held}
+    for name, threshold, sign, part in held:
+        if not vague[name] and max(sign * (part.low - threshold), sign * (part.high - threshold)) < 0:
+            return "contradicted", f"the interval of {name} lies on the other side of {threshold:g}"
+    for name, reason in vague.items():
+        if reason:
+            return "inconclusive", f"{name} {reason}"
+    wrong = [name for name, threshold, sign, part in held if sign * (part.value - threshold) <= 0]
+    if wrong:
+        return "inconclusive", f"{wrong[0]} is on the other side of its threshold, its interval is not"
+    for name, threshold, sign, part in held:
+        if min(sign * (part.low - threshold), sign * (part.high - threshold)) <= 0:
+            return "trend", f"the interval of {name} includes {threshold:g}"
+        if any(value is None or sign * (value - threshold) <= 0 for value in part.seeds):
+            return "trend", f"not every seed agrees in {name}"
+        if len(part.seeds) < FEWEST_SEEDS:
+            return "trend", f"{len(part.seeds)} of at least {FEWEST_SEEDS} seeds"
+    return "reproduced", "every part holds with its interval, and all seeds agree"
+
+
+def _why_not_measured(measured: Part, threshold: float, unit: str) -> str:
+    if unit not in WIDEST:
+        raise Refusal(f"unit {unit!r} of a claim is unknown: use one of {', '.join(WIDEST)}")
+    if measured.value is None or measured.half_width is None:
+        return "has no bounded value (a rate of zero at the start, or nothing to compare)"
+    scale = abs(measured.value + (1 - threshold)) if unit == "ratio" else 1.0
+    widest = WIDEST[unit] * scale
+    if measured.half_width <= widest + 1e-9:
+        return ""
+    return f"is not measured: half-width {measured.half_width:.3g}, at most {widest:.3g} counts"
+
+
+def entry(claim: paper.Claim, measurement: Measurement | None) -> dict:
+    """The line of claims.json: ours, low and high are the effect of the rule's first part; the rest is in detail."""
+    row = {"id": claim.id, "claim": claim.claim, "paper": claim.paper_numbers}
+    if measurement is None:
+        detail = {"untested_because": claim.untested_because or "no run at this tier measures it"}
+        row |= {"ours": None, "low": None, "high": None, "detail": detail, "seeds": []}
+        return row | {"verdict": verdict(claim.rule, None, claim.unit), "rule": claim.rule, "runs": []}
+    first = next(iter(measurement.parts.values()))
+    found, why = judge(claim.rule, measurement.parts, claim.unit)
+    detail = {"why": why, "unit": claim.unit, **measurement.detail}
+    detail["parts"] = {name: _part_row(measured) for name, measured in measurement.parts.items()}
+    row |= {"ours": first.value, "low": first.low, "high": first.high, "detail": detail}
+    runs = [{"path": run.path, "digest": run.digest, "commit": run.commit} for run in measurement.runs]
+    return row | {"seeds": list(measurement.seeds), "verdict": found, "rule": claim.rule, "runs": runs}
+
+
+# What forbids publishing
+
+
+def problems(seeds: Sequence[SeedRuns], claims_file: Path | None = None) -> list[str]:
+    """Why this ledger must not be published, a line each: dirty or mixed commits, rules younger than the runs.
+
+    The age of a rule is that of the commit which last changed the rule or the unit of that very claim, so a claim
+    added later does not spoil the runs of the others.
+    """
+    runs = [run for seed in seeds for run in seed.runs]
+    dirty, commits = [run.path for run in runs if run.dirty], sorted({run.commit or "none" for run in runs})
+    found = []
+    if dirty:
+        found.append(f"{dirty[0]} and {len(dirty) - 1} more runs were made with uncommitted changes: commit, run again")
+    if len(commits) > 1 or "none" in commits:
+        found.append(f"the runs come from commits {', '.join(c[:12] for c in commits)}: make them all from one commit")
+        return found
+    file = claims_file or paper.folder() / "claims.csv"
+    for claim_id, commit in rule_commits(file).items():
+        if commit is None:
+            found.append(f"the rule of {claim_id} in {file.name} is not committed: commit it, then run")
+        elif _git(file.parent, "merge-base", "--is-ancestor", commit, commits[0]) is None:
+            found.append(
+                f"the rule of {claim_id} was changed in {commit[:12]}, which the runs of {commits[0][:12]} "
+                "do not contain: run again from a commit that has the rule"
+            )
+    return found
+
+
+def rule_commits(claims_file: Path) -> dict[str, str | None]:
+    """By claim that has a rule: the commit that gave it its present rule and unit; None if that is not committed."""
+    now = _rules(claims_file.read_text(encoding="utf-8"))
+    since: dict[str, str | None] = dict.fromkeys(now)
+    waiting = set(now)
+    for commit in (_git(claims_file.parent, "log", "--format=%H", "--", claims_file.name) or "").split():
+        then = _rules(_git(claims_file.parent, "show", f"{commit}:./{claims_file.name}") or "")
+        waiting = {claim_id for claim_id in waiting if then.get(claim_id) == now[claim_id]}
+        since |= dict.fromkeys(waiting, commit)
+    return since
+
+
+def _rules(text: str) -> dict[str, tuple[str, str]]:
+    return {row["id"]: (row["rule"], row["unit"]) for row in csv.DictReader(io.StringIO(text)) if row.get("rule")}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints, or None if it fails: not a repository, no such commit, or the answer is no."""
+    result = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+    return result.stdout if result.returncode == 0 else None

@@ -1,0 +1,248 @@
+"""One function a figure: what the evaluations of several seeds show, beside what the paper shows.
+
+Every function takes the seeds of `ledger.read` and returns a matplotlib Figure; nothing is written or shown here.
+A band is the 95 % bootstrap interval over seeds and questions, or, for the metrics of training, from the lowest to the
+highest seed.  Colours are those of seaborn's colour-blind palette, and every line has its own marker or dash as well.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from r1repro import ledger, paper
+from r1repro.algo.estimators import bootstrap
+from r1repro.ledger import Checkpoint, SeedRuns
+
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = seaborn.color_palette("colorblind", 10)
+
+STYLE = {
+    "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "legend.frameon": False, "font.family": "DejaVu Sans",
+    "axes.spines.top": False, "axes.spines.right": False, "grid.linewidth": 0.6,
+}  # fmt: skip
+
+
+def _axes(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
+    """A figure outside pyplot, so that a kernel which draws a hundred of them keeps none."""
+    with seaborn.axes_style("whitegrid", STYLE):
+        figure = Figure(figsize=size, layout="constrained", dpi=110)
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _finish(axes: Axes, title: str, y: str, x: str = "step (policy updates)", legend: str | None = "best") -> None:
+    axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
+    axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if legend:
+        axes.legend(fontsize=9, frameon=False, loc=legend)
+
+
+def _shares(axes: Axes, top: float | None = 1.0) -> None:
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(bottom=0, top=None if top is None else top * 1.03)
+
+
+Columns = Callable[[SeedRuns, Checkpoint], tuple[np.ndarray, np.ndarray]]
+"""Of one checkpoint, per question: what is counted, and what it is divided by."""
+
+
+def _draw(axes: Axes, seeds: Sequence[SeedRuns], columns: Columns, label: str, colour, style: str = "o-") -> None:
+    """A curve over the checkpoints with its band; each seed as a faint line behind it."""
+    tables = [np.stack([v for c in seed.checkpoints for v in columns(seed, c)], axis=1) for seed in seeds]
+
+    def rates(means: np.ndarray) -> np.ndarray:
+        return means[:, 0::2] / means[:, 1::2]
+
+    value, low, high = bootstrap(tables, rates, shared=ledger.shared(seeds), draws=1000)
+    steps = np.array(seeds[0].steps)
+    known = np.isfinite(value) & np.isfinite(low) & np.isfinite(high)
+    axes.plot(steps, value, style, color=colour, label=label, markersize=4.5, linewidth=1.8)
+    axes.fill_between(steps[known], low[known], high[known], color=colour, alpha=0.18, linewidth=0)
+    if len(seeds) > 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for table in tables:
+                axes.plot(steps, rates(table.mean(axis=0)[None])[0], "-", color=colour, alpha=0.35, linewidth=0.8)
+
+
+def _mean(field: str) -> Columns:
+    return lambda seed, c: (getattr(c, field).mean(axis=1), np.ones(len(seed.ids)))
+
+
+def _who(seeds: Sequence[SeedRuns]) -> str:
+    """What the curves rest on, for a title.
+
+    >>> _who([])
+    'no seeds'
+    """
+    if not seeds:
+        return "no seeds"
+    numbers = ", ".join(str(seed.seed) for seed in seeds)
+    questions, k = len(seeds[0].ids), seeds[0].end.right_QK.shape[1]
+    return f"seed{'s' * (len(seeds) > 1)} {numbers}; {questions} questions x {k} samples; band: 95 % interval"
+
+
+def accuracy_curve(seeds: Sequence[SeedRuns]) -> Figure:
+    """Figure 2 of the paper and ours: pass@1 and majority vote against the step."""
+    figure, ((ours, theirs),) = _axes(1, 2, (10.5, 4), sharey=True)
+    k = seeds[0].end.right_QK.shape[1]
+    _draw(ours, seeds, lambda s, c: (c.vote_Q, np.ones(len(s.ids))), f"cons@{k}", ORANGE, "s--")
+    _draw(ours, seeds, _mean("right_QK"), "pass@1", BLUE)
+    _shares(ours)
+    _finish(ours, "Ours: accuracy on test questions", "questions answered rightly", legend="lower right")
+    for series, label, colour, style in (
+        ("aime2024_cons16", "cons@16", ORANGE, "s--"),
+        ("aime2024_pass1", "pass@1", BLUE, "o-"),
+    ):
+        theirs.plot(*zip(*paper.curve(series), strict=True), style, color=colour, label=label, markersize=3)
+    _finish(theirs, "The paper: R1-Zero on AIME 2024 (Fig. 2)", "", legend="lower right")
+    figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
+    return figure
+
+
+def length_curve(seeds: Sequence[SeedRuns]) -> Figure:
+    """Figure 3 of the paper and ours: mean length of all, right and wrong outputs, and how many were cut off."""
+    figure, ((ours, cut, theirs),) = _axes(1, 3, (13, 4))
+    _draw(ours, seeds, _mean("length_QK"), "all outputs", BLUE)
+    for label, colour, style, right in (("right", GREEN, "^--", 1.0), ("wrong", RED, "v:", 0.0)):
+
+        def tokens(_, c: Checkpoint, right: float = right) -> tuple[np.ndarray, np.ndarray]:
+            chosen_QK = c.right_QK == right
+            return (chosen_QK * c.length_QK).sum(axis=1), chosen_QK.sum(axis=1)
+
+        _draw(ours, seeds, tokens, label, colour, style)
+    ours.set_ylim(bottom=0)
+    _finish(ours, "Ours: length of an output", "tokens (mean)")
+    _draw(cut, seeds, _mean("truncated_QK"), "cut at the cap", GREY, "X-")
+    _shares(cut, top=None)
+    cut.set_ylim(top=max(0.05, cut.get_ylim()[1]))
+    _finish(cut, "Ours: outputs cut at the cap", "outputs", legend=None)
+    steps, tokens = zip(*paper.curve("mean_response_length"), strict=True)
+    theirs.plot(steps, tokens, color=BLUE)
+    theirs.set_ylim(bottom=0)
+    _finish(theirs, "The paper: R1-Zero in training (Fig. 3)", "tokens (mean, smoothed)", legend=None)
+    figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
+    return figure
+
+
+def reflection_curve(seeds: Sequence[SeedRuns]) -> Figure:
+    """Reflection words an output and a thousand tokens; English (the paper's ten words) and Chinese (ours) apart."""
+    figure, ((each, rate),) = _axes(1, 2, (10.5, 4))
+    for label, colour, style, where in (
+        ("English questions, the paper's ten words", BLUE, "o-", ledger.is_english),
+        ("Chinese questions, our list", ORANGE, "s--", ledger.is_chinese),
+    ):
+        if not where(seeds[0]).any():
+            continue
+
+        def per_output(seed: SeedRuns, c: Checkpoint, where=where) -> tuple[np.ndarray, np.ndarray]:
+            return where(seed) * c.reflection_QK.sum(axis=1), where(seed) * c.reflection_QK.shape[1]
+
+        def per_1000_tokens(seed: SeedRuns, c: Checkpoint, where=where) -> tuple[np.ndarray, np.ndarray]:
+            return where(seed) * 1000 * c.reflection_QK.sum(axis=1), where(seed) * c.length_QK.sum(axis=1)
+
+        _draw(each, seeds, per_output, label, colour, style)
+        _draw(rate, seeds, per_1000_tokens, label, colour, style)
+    for axes in (each, rate):
+        axes.set_ylim(bottom=0)
+    _finish(each, "Reflection words in an output", "words an output")
+    _finish(rate, "The same per 1000 tokens", "words per 1000 tokens", legend=None)
+    figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
+    return figure
+
+
+def accuracy_by_level(seeds: Sequence[SeedRuns]) -> Figure:
+    """pass@1 of each stratum of difficulty at the start, half-way and at the end of training."""
+    figure, ((axes,),) = _axes(1, 1, (7, 4))
+    levels = sorted({int(level) for level in seeds[0].level_Q})
+    moments = [("start", GREY, ""), ("half", SKY, "//"), ("end", BLUE, "")]
+    if seeds[0].half is None:
+        del moments[1]
+    width = 0.8 / len(moments)
+    for place, (which, colour, hatch) in enumerate(moments):
+        tables = [_by_level(seed, getattr(seed, which), levels) for seed in seeds]
+        rates = bootstrap(tables, lambda m: m[:, 0::2] / m[:, 1::2], shared=ledger.shared(seeds), draws=1000)
+        value, low, high = (np.nan_to_num(v, posinf=1.0, neginf=0.0) for v in rates)
+        at = np.arange(len(levels)) + (place - (len(moments) - 1) / 2) * width
+        step = getattr(seeds[0], which).step
+        axes.bar(at, value, width * 0.92, color=colour, hatch=hatch, edgecolor="white", label=f"{which} (step {step})")
+        axes.errorbar(at, value, [value - low, high - value], fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+    _shares(axes)
+    _finish(axes, "Accuracy by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
+    axes.set_xticks(np.arange(len(levels)), [str(level) for level in levels])
+    axes.grid(axis="x", visible=False)
+    axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.supxlabel(_who(seeds).replace("band", "whisker"), fontsize=8, color="0.35")
+    return figure
+
+
+def _by_level(seed: SeedRuns, checkpoint: Checkpoint, levels: Sequence[int]) -> np.ndarray:
+    pass1_Q = checkpoint.right_QK.mean(axis=1)
+    chosen = [(seed.level_Q == level).astype(float) for level in levels]
+    return np.stack([column for chosen_Q in chosen for column in (chosen_Q * pass1_Q, chosen_Q)], axis=1)
+
+
+def language_mixing(seeds: Sequence[SeedRuns]) -> Figure:
+    """Share of outputs whose thinking has under 95 % words of the question's language, by language of the question."""
+    figure, ((axes,),) = _axes(1, 1, (6.5, 4))
+    _draw(axes, seeds, _mean("mixed_QK"), "all questions", GREY)
+    for label, colour, style, where in (
+        ("English questions", BLUE, "^--", ledger.is_english),
+        ("Chinese questions", ORANGE, "s:", ledger.is_chinese),
+    ):
+        if where(seeds[0]).any():
+            chosen = lambda s, c, where=where: (where(s) * c.mixed_QK.mean(axis=1), where(s))  # noqa: E731
+            _draw(axes, seeds, chosen, label, colour, style)
+    _shares(axes, top=None)
+    axes.set_ylim(top=max(0.05, axes.get_ylim()[1]))
+    _finish(axes, "Outputs that mix languages while they think", "outputs")
+    figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
+    return figure
+
+
+DIAGNOSIS = (
+    ("Groups that teach nothing", "groups", True, [("group/no_variance", "all rewards agree", GREY, "-")]),
+    ("Clipping", "tokens", True, [("policy/clip_share", "surrogate cut", BLUE, "-")]),
+    ("Truncation", "outputs", True, [("length/truncated", "cut at the cap", RED, "-")]),
+    ("Format against accuracy", "mean reward", False,
+     [("reward/accuracy", "accuracy", BLUE, "-"), ("reward/format", "format", ORANGE, "--")]),
+    ("Divergence", "nats a token", False,
+     [("policy/kl_reference_nats", "policy from reference", BLUE, "-"),
+      ("sampler/divergence_nats", "sampler from policy", ORANGE, "--")]),
+    ("Gradient and entropy", "norm; nats a token", False,
+     [("policy/grad_norm", "norm of the gradient", BLUE, "-"), ("policy/entropy_nats", "entropy", ORANGE, "--")]),
+)  # fmt: skip
+"""Panels of `diagnosis`: title, unit, whether it is a share, and (key of metrics.jsonl, label, colour, dash)."""
+
+
+def diagnosis(metrics: Sequence[Sequence[dict]]) -> Figure:
+    """Why does my reward not rise: six panels from the metrics of training, one list of lines a seed."""
+    figure, grid = _axes(2, 3, (12, 6.4))
+    for axes, (title, unit, is_share, lines) in zip(grid.flat, DIAGNOSIS, strict=True):
+        for key, label, colour, dash in lines:
+            _draw_metric(axes, metrics, key, label, colour, dash)
+        if is_share:
+            _shares(axes, top=None)
+            axes.set_ylim(top=max(0.05, axes.get_ylim()[1]))
+        if title == "Divergence":
+            axes.set_yscale("symlog", linthresh=1e-9)
+            axes.axhline(1e-8, color="0.4", linewidth=1, linestyle=":", label="bound for the sampler")
+        elif not is_share:
+            axes.set_ylim(bottom=0)
+        _finish(axes, title, unit)
+    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    return figure
+
+
+def _draw_metric(axes: Axes, metrics: Sequence[Sequence[dict]], key: str, label: str, colour, dash: str) -> None:
+    by_seed = [{row["step"]: row[key] for row in rows if row.get(key) is not None} for rows in metrics]
+    steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    if not steps:
+        axes.plot([], [], dash, color=colour, label=f"{label} (not logged)")
+        return
+    values = np.array([[seed[step] for step in steps] for seed in by_seed], dtype=float)
+    axes.plot(steps, values.mean(axis=0), dash, color=colour, label=label, linewidth=1.6)
+    axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0)

@@ -1,0 +1,192 @@
+"""The accuracy reward of DeepSeek-R1 (section 2.2.2): is the final answer of an output the reference answer?
+
+Three rules, each a function: `final_answer` finds the answer in the output, `readable` says what of it is mathematics,
+`verify` compares (with math-verify, in a child process that can be killed).  Plain integers never leave this process.
+"""
+
+import functools
+import logging
+import re
+from collections.abc import Sequence
+
+from r1repro.records import Question, Score
+from r1repro.rewards.worker import Worker
+
+MAX_CHARS = 2000
+"""A longer final answer is unparsed: no reference answer of MATH has 200, and math-verify is slow on long text."""
+
+_BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_FULL_WIDTH = str.maketrans(
+    "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19\uff0b\uff0d\u2212\uff0c\uff0e\u3002",
+    "0123456789+--,..",
+)
+_INTEGER = re.compile(r"([+-]?)\s*([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)\.?")
+
+_worker = Worker("r1repro.rewards.accuracy:verify", modules=["math_verify"])
+
+
+def final_answer(text: str) -> str | None:
+    r"""The final answer of an output, or None (unparsed) where our rule finds none.
+
+    1. Thinking is not the answer: only what follows the last `</think>` counts (without one, the whole text does;
+       that the tags are missing is the format reward's business).
+    2. There, the last complete `<answer>...</answer>` block counts, or without one all of it.
+    3. In that, the last `\boxed{...}` with balanced braces is the answer; a block without a box is, whole.
+    An answer of nothing but spaces is none.
+
+    Where the paper is silent:
+        It asks for "the required form", for example a box, and its template asks for answer tags; it does not say what
+        counts when both, several or neither are there.  By our rule the last word counts, and a number in running text
+        without tags or box counts for nothing, so that no output is right by mentioning many numbers.
+
+    >>> final_answer("<think>5?</think> It is <answer> 4 </answer>"), final_answer(r"<answer>So \boxed{4/2}.</answer>")
+    ('4', '4/2')
+    >>> final_answer(r"First \boxed{3}, better \boxed{4}"), final_answer("<think><answer>4</answer></think> 4")
+    ('4', None)
+    """
+    said = text.rpartition("</think>")[2]
+    begin = said.rfind("<answer>", 0, max(said.rfind("</answer>"), 0))
+    block = said[begin + len("<answer>") :].partition("</answer>")[0] if begin >= 0 else None
+    box = _last_box(said if block is None else block)
+    return ((block if box is None else box) or "").strip() or None
+
+
+def _last_box(text: str) -> str | None:
+    if "\\boxed" not in text:
+        return None
+    opened, last = [], (-1, -1)
+    for brace in _BRACES.finditer(text):
+        if brace[0] == "}":
+            if opened and (opening := opened.pop())[0].startswith("\\"):
+                last = max(last, (opening.end(), brace.start()))
+        elif brace[0] not in ("\\{", "\\}"):
+            opened.append(brace)
+    return text[slice(*last)] if last[0] >= 0 else None
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def normalise(answer: str) -> str:
+    """The form in which answers are counted in a vote: integers in one way of writing, other text stripped.
+
+    >>> [normalise(answer) for answer in (" +1,024. ", "007", "-0", "\uff14\uff12", "1,2", " x + 1 ")]
+    ['1024', '7', '0', '42', '1,2', 'x + 1']
+    """
+    integer = _INTEGER.fullmatch(answer.translate(_FULL_WIDTH).strip())
+    if integer is None:
+        return answer.strip()
+    digits = integer[2].replace(",", "").lstrip("0")
+    return ("-" if integer[1] == "-" else "") + digits if digits else "0"
+
+
+def accuracy(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+    """1 for each output whose final answer is the reference answer, 0 if it is another or none.
+
+    A grader that times out or fails scores nothing (None): that is no fault of the output.
+    """
+    verdicts = [grade(question.gold, text)["verdict"] for question, text in zip(questions, texts, strict=True)]
+    values = {"right": 1.0, "wrong": 0.0, "unparsed": 0.0, "timed_out": None, "error": None}
+    return [Score(value=values[verdict], verdict=verdict) for verdict in verdicts]
+
+
+def grade(gold: str, text: str) -> dict:
+    """The verdict on one output, with its reason: {"verdict": ..., "reason": ...}."""
+    answer = final_answer(text)
+    if answer is None:
+        return {"verdict": "unparsed", "reason": "no box and no answer block"}
+    wanted, given = normalise(gold), normalise(answer)
+    if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
+        return {"verdict": "right" if wanted == given else "wrong", "reason": "integers"}
+    if len(given) > MAX_CHARS:
+        return {"verdict": "unparsed", "reason": f"an answer of more than {MAX_CHARS} characters"}
+    return _worker.call({"gold": wanted, "answer": given})
+
+
+MAX_DEPTH = 20
+"""Brackets nested deeper are unparsed: the time of the grammar doubles with every few of them."""
+
+_DELIMITERS = re.compile(r"(\$\$?)([^$]+)\1|\\\(((?:(?!\\\)).)*)\\\)|\\\[((?:(?!\\\]).)*)\\\]", re.DOTALL)
+_TEXT = re.compile(r"\\(?:text(?:normal|bf|it|rm)?|mbox|mathrm)\s*\{([^{}]*)\}")
+_WORD_ARGUMENT = re.compile(r"\\[A-Za-z]+\s*\{[^{}0-9\\]*\}")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9.,^])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?![0-9])")
+_PROSE = re.compile(r"(?!(?:sin|cos|tan|log|exp|sqrt|and)\b)(?<![A-Za-z\\])[A-Za-z]{3,}|[\u3400-\u9fff]")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[!,])(?=[0-9]{3}(?![0-9]))")
+_MIXED = re.compile(r"(?<![\w./])([0-9]+)\s+([0-9]+)/([0-9]+)(?![\w./])")
+_SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[,;:!\s]|\\q?quad)+[0-9]")
+_POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*|\u00d7)\s*10\s*\^\s*(?:\{[0-9]+\}|[0-9])")
+_UNFINISHED = re.compile(
+    r"[0-9)}!]\s*(?:[-+*/:\u2212\u00b7\u00d7\u00f7]|\\(?:times|cdot|div|ast)\b)|[0-9)]\s*(?:\(|\^\s*\{?-?[0-9])"
+)
+
+
+def readable(answer: str) -> str | None:
+    r"""What of a short answer is mathematics, in LaTeX; None where we do not guess.
+
+    Running text counts by its one formula or number, so "5 apples" is 5, and "3, or perhaps 5" is nothing.  Two numbers
+    side by side are nothing either, but for thousands and mixed numbers (math-verify would add them up).
+
+    >>> readable("The answer is 5."), readable("3, or perhaps 5"), readable("1 1/2"), readable("5 6")
+    ('5', None, '1\\frac{1}{2}', None)
+    """
+    answer = answer.strip().removesuffix(".").strip()
+    if whole := _DELIMITERS.fullmatch(answer):
+        answer = next(part for part in whole.groups()[1:] if part is not None).strip()
+    answer = _MIXED.sub(r"\1\\frac{\2}{\3}", _THOUSANDS.sub("", answer))
+    if _PROSE.search(_WORD_ARGUMENT.sub(" ", answer)):
+        parts = [found[0] for found in _DELIMITERS.finditer(answer)] or [found[0] for found in _NUMBER.finditer(answer)]
+        return readable(parts[0]) if len(parts) == 1 else None
+    return None if _SIDE_BY_SIDE.search(answer) or not _well_nested(answer) else answer or None
+
+
+def _well_nested(answer: str) -> bool:
+    braces, depth, deepest = re.sub(r"\\[{}]", "", answer), 0, 0
+    for character in answer:
+        depth += (character in "({[") - (character in ")}]")
+        deepest = max(deepest, depth)
+    return braces.count("{") == braces.count("}") and deepest <= MAX_DEPTH
+
+
+def verify(payload: dict) -> dict:
+    r"""Compare {"gold", "answer"}: the function that runs in the child process.
+
+    A reference answer of words is compared as words, in any case.  All else is parsed and compared by math-verify; its
+    own timeouts are off (they are signals), and so is its fallback to comparing what it could not parse as text.
+
+    Where the paper is silent:
+        Whether an answer must be worked out.  "2 + 3" equals 5, and a policy paid for it would learn to repeat the
+        question; so for an integer reference an answer with +, -, *, /, : or a power left between numbers is wrong
+        (after the last "=", if there is one; `\frac{6}{2}` and "5 * 10^3" are taken as ways of writing a number).
+    """
+    gold, answer = _words(payload["gold"]), _words(payload["answer"])
+    if not re.search(r"[0-9\\]", gold) and (_PROSE.search(gold) or re.fullmatch("[A-Z]", gold)):
+        return {"verdict": "right" if gold.casefold() == answer.casefold() else "wrong", "reason": "words"}
+    wanted, text = _parse_gold(payload["gold"]), readable(payload["answer"])
+    if not wanted:
+        return {"verdict": "error", "reason": "math-verify cannot parse the reference answer"}
+    result = _POWER_OF_TEN.sub("", _TEXT.sub("m", (text or "").rpartition("=")[2]))
+    if getattr(wanted[0], "is_Integer", False) and _UNFINISHED.search(result):
+        return {"verdict": "wrong", "reason": "not worked out"}
+    given = _parse(text)
+    if not given:
+        return {"verdict": "unparsed", "reason": "math-verify cannot parse the answer"}
+    import math_verify
+
+    equal = math_verify.verify(wanted, given, timeout_seconds=None, raise_on_error=True)
+    return {"verdict": "right" if equal else "wrong", "reason": "math-verify"}
+
+
+def _parse(text: str | None) -> list:
+    import math_verify  # and with it sympy: heavy, and needed in the child alone
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the timeouts that we switch off
+    in_a_box = [math_verify.LatexExtractionConfig()]
+    return math_verify.parse(f"\\boxed{{{text}}}", in_a_box, "no_fallback", parsing_timeout=None) if text else []
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _parse_gold(gold: str) -> list:
+    return _parse(readable(gold))
+
+
+def _words(answer: str) -> str:
+    answer = _TEXT.sub(r"\1", answer.replace("$", ""))
+    return " ".join(answer.strip(" .()\n").split())

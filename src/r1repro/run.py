@@ -1,0 +1,280 @@
+"""The run folder: what was asked, what happened, and whether it is complete.
+
+    manifest.json      config, inputs, source fingerprint, commit, versions, hardware, seed, times, tokens, exit
+    metrics.jsonl      one line a step, keys of `GLOSSARY`
+    samples.jsonl      what a person may want to read
+
+A run is *complete* for its config, the fingerprint of the package's source and the hashes of its inputs: asked for again, it
+returns at once.  With anything else in the folder the caller is refused, and nothing is overwritten.
+Files are written under a temporary name and renamed; a line that a killed process left half written is dropped on resume.
+"""
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from r1repro.records import Refusal
+
+GLOSSARY = {
+    "rollout/index": "number of the rollout that the step belongs to",
+    "reward/mean": "mean over a rollout's outputs of the sum of the rewards",
+    "reward/accuracy": "mean accuracy reward of a rollout's outputs, 0 to 1",
+    "reward/format": "mean format reward of a rollout's outputs, 0 to 1",
+    "reward/accuracy_level": "mean accuracy reward on the questions of one level (suffix _1 to _5)",
+    "verdict/right": "fraction of outputs whose final answer was judged right",
+    "verdict/wrong": "fraction judged wrong",
+    "verdict/unparsed": "fraction without a final answer that the grader could read",
+    "verdict/timed_out": "fraction on which the grader ran out of time; masked, not scored 0",
+    "verdict/error": "fraction on which the grader failed; masked, not scored 0",
+    "length/mean": "tokens an output, end token included",
+    "length/right": "tokens an output, over right outputs",
+    "length/wrong": "tokens an output, over wrong outputs",
+    "length/truncated": "fraction of outputs cut at the cap",
+    "group/no_variance": "fraction of groups whose rewards all agree: they teach nothing",
+    "language/mixed": "fraction of outputs whose thinking has under 95 % words of the question's language",
+    "reflection/per_answer": "reflection words an output, in the question's language",
+    "reflection/per_1000_tokens": "reflection words a thousand sampled tokens",
+    "depth/answer_at_once": "fraction of outputs that answer at once",
+    "depth/line_a_term": "fraction of outputs that work a line a term",
+    "depth/digit_by_digit": "fraction of outputs that work digit by digit",
+    "depth/checked": "fraction of outputs that check themselves",
+    "policy/loss": "minus the GRPO objective of the step (Eq. 1), or the cross-entropy in pre-training, nats a token",
+    "policy/grad_norm": "norm of the gradient before clipping",
+    "policy/clip_share": "fraction of tokens whose surrogate was cut by the clip",
+    "policy/ratio_max": "largest ratio of new to old probability of a token",
+    "policy/kl_reference_nats": "mean k3 estimate of KL(policy || reference), nats a token",
+    "policy/entropy_nats": "mean of -log p over sampled tokens, nats",
+    "policy/reference_refreshed": "1 on the step after which the reference became the policy",
+    "sampler/divergence_nats": "mean k3 between the sampler's and the policy's log-probabilities, nats a token",
+    "time/rollout_s": "seconds spent on sampling the rollout",
+    "time/reward_s": "seconds spent on scoring it",
+    "time/update_s": "seconds spent on the step",
+    "tokens/sampled": "tokens sampled for the rollout",
+    "tokens/trained": "output tokens in the step",
+    "learning_rate": "step size of the optimiser",
+}
+"""Key of metrics.jsonl -> what it says."""
+
+
+class Run:
+    """One run folder.  Open it with `Run.open`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path, self.manifest, self._opened = path, manifest, time.monotonic()
+
+    @classmethod
+    def open(cls, path: Path | str, *, stage: str, config: Any, inputs: dict[str, str], seed: int = 0) -> "Run":
+        """Create the folder, or take up what lies there.
+
+        Args:
+            config: a dataclass; every field of it is part of the run's identity.
+            inputs: name -> SHA-256 of what the run reads (base model, earlier stage).
+
+        Raises:
+            Refusal: the folder holds a run of another config, source or input; or it cannot be written.
+        """
+        path = Path(path)
+        wanted = {
+            "stage": stage,
+            "seed": seed,
+            "config": json.loads(json.dumps(dataclasses.asdict(config))),
+            "inputs": inputs,
+            "source": source_fingerprint(),
+        }
+        file = path / "manifest.json"
+        if file.exists():
+            manifest = read_json(file)
+            for key, value in wanted.items():
+                if manifest.get(key) != value:
+                    raise Refusal(_difference(path, key, manifest.get(key), value))
+            run = cls(path, manifest)
+            if not run.complete:
+                drop_torn_line(run.path / "metrics.jsonl")
+                drop_torn_line(run.path / "samples.jsonl")
+            return run
+        writable(path)
+        run = cls(path, wanted | environment() | {"started": now(), "ended": None, "wall_s": 0.0, "exit": None})
+        write_json(file, run.manifest)
+        return run
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.get("exit") == "complete"
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to metrics.jsonl; every key has a line in `GLOSSARY`."""
+        for key in values:
+            assert key in GLOSSARY or key.rsplit("_", 1)[0] in GLOSSARY, f"{key} is not in the glossary"
+        append_lines(self.path / "metrics.jsonl", [{"step": step, **values}])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "metrics.jsonl")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after ``step``: the work since the last checkpoint is done again."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            file = self.path / name
+            if file.exists():
+                kept = [row for row in read_lines(file) if row.get("step", 0) <= step]
+                write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def add_samples(self, rows: Iterable[dict[str, Any]]) -> None:
+        append_lines(self.path / "samples.jsonl", rows)
+
+    def samples(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "samples.jsonl")
+
+    def keep_time(self) -> None:
+        """Add the seconds since the last call (or since the run was opened) to the manifest's wall_s."""
+        spent, self._opened = time.monotonic() - self._opened, time.monotonic()
+        self.manifest["wall_s"] = round(self.manifest["wall_s"] + spent, 3)
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def finish(self, **extra: Any) -> None:
+        """Mark the run complete."""
+        self.manifest |= {"ended": now(), "exit": "complete", **extra}
+        self.keep_time()
+
+
+def _difference(path: Path, key: str, old: Any, new: Any) -> str:
+    what = f"{key} {str(old)[:16]} there, {str(new)[:16]} now"
+    if isinstance(old, dict) and isinstance(new, dict):
+        changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+        what = f"{key} differs in " + ", ".join(f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in changed[:3])
+    return f"run folder {path} holds another run ({what}): choose another run_dir, or move that folder away"
+
+
+def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with speaking_of(file), open(file, "a", encoding="utf-8") as f:
+        f.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def drop_torn_line(file: Path) -> None:
+    """Remove the last line if the process died while writing it."""
+    if file.exists():
+        data = file.read_bytes()
+        if data and not data.endswith(b"\n"):
+            write_text(file, data[: data.rfind(b"\n") + 1].decode(encoding="utf-8"))
+
+
+def read_json(file: Path) -> Any:
+    """Contents of a JSON file; a damaged one is a Refusal that names it."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file} is damaged ({error}): move its folder away and run the stage again") from error
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_text(file, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write under a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
+    temporary = file.with_name(file.name + ".tmp")
+    with speaking_of(file):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+
+
+class speaking_of:
+    """Turn a failure to write ``file`` (disk full, read-only) into one line that names it."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OSError):
+            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+            raise Refusal(
+                f"cannot write {self.file}: {reason}; free some space or choose another folder, "
+                "then give the same command again: it goes on from the last checkpoint"
+            ) from error
+
+
+def writable(folder: Path) -> None:
+    with speaking_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def sha256_file(file: Path) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def sha256_folder(folder: Path, pattern: str = "*") -> str:
+    """SHA-256 over the names and bytes of the files in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in Path(folder).rglob(pattern) if p.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}:{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+PRESENTATION = {"plots.py", "show.py", "report.py", "ledger.py", "__main__.py", "doctor.py"}
+"""Files of the package that no number of a run depends on."""
+
+
+@functools.cache
+def source_fingerprint() -> str:
+    """SHA-256 of the package's source that can change a run's numbers."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        name = file.relative_to(package).as_posix()
+        if name not in PRESENTATION and not name.startswith("_shipped/"):
+            digest.update(f"{name}:{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Commit, versions, hardware: what the manifest says of the machine."""
+    import torch
+
+    names = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _git("status", "--porcelain", "--untracked-files=no") != "",
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in names}},
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "cpu_count": os.cpu_count(),
+            "simd": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    """What git says in the source's checkout; None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,93 @@
+"""Evaluation as section 3 of the paper: k samples a question at temperature 0.6 and top-p 0.95, all of them kept."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from r1repro import data
+from r1repro.algo import estimators
+from r1repro.config import Evaluate, Machine
+from r1repro.engine import policy, sampler
+from r1repro.records import Question
+from r1repro.rewards import accuracy
+from r1repro.run import Run, write_json
+from r1repro.stages.rl import prompts_of, texts_of
+from r1repro.tinyworld import base, tokenizer
+
+
+def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
+    """Sample, grade and keep; goes on where it stopped, returns at once when done.  Returns the run folder.
+
+    Questions are taken in chunks whose make-up does not depend on where an earlier try stopped, and a chunk's samples are
+    written only when it is whole: so an interrupted evaluation ends with the same file as an undisturbed one.
+    """
+    machine = machine or Machine()
+    folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
+    if folder.complete:
+        return folder.path
+    questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
+    model = policy.load(model_dir)
+    per_chunk = max(1, machine.max_rows // cfg.k)
+    done = len(folder.samples()) // per_chunk * per_chunk
+    folder.rewind(done)
+    bar = tqdm(total=len(questions), initial=done, desc="evaluating", unit="question")
+    for first in range(done, len(questions), per_chunk):
+        chunk = questions[first : first + per_chunk]
+        folder.add_samples(_answered(model, chunk, cfg, machine, first))
+        bar.update(len(chunk))
+    bar.close()
+    summary = summarise(folder.samples())
+    write_json(folder.path / "summary.json", summary)
+    folder.finish(tokens={"sampled": sum(o["length"] for r in folder.samples() for o in r["outputs"])})
+    return folder.path
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """pass@1, cons@k, length and truncation of an evaluation's samples; fractions, and tokens an output."""
+    scores_QK = [[o["score"] for o in row["outputs"]] for row in rows]
+    answers_QK = [[o["answer"] for o in row["outputs"]] for row in rows]
+    right_QK = [[o["verdict"] == "right" for o in row["outputs"]] for row in rows]
+    outputs = [o for row in rows for o in row["outputs"]]
+    return {
+        "questions": len(rows),
+        "k": len(rows[0]["outputs"]),
+        "pass@1": float(estimators.pass_at_1(scores_QK)),
+        "cons@k": float(estimators.cons_at_k(answers_QK, right_QK)),
+        "length": sum(o["length"] for o in outputs) / len(outputs),
+        "truncated": sum(o["truncated"] for o in outputs) / len(outputs),
+    }
+
+
+def _answered(model, questions: list[Question], cfg: Evaluate, machine: Machine, first: int) -> list[dict[str, Any]]:
+    vocabulary = tokenizer.load()
+    samples = sampler.sample(
+        model, prompts_of(questions), cfg.k,
+        key=(cfg.seed, 2**31), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
+        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, top_p=cfg.top_p,
+        max_rows=machine.max_rows,
+    )  # fmt: skip
+    texts = texts_of(samples)
+    asked = [q for q in questions for _ in range(cfg.k)]
+    scores = accuracy.accuracy(asked, texts)
+    outputs = [
+        {
+            "text": text,
+            "verdict": score.verdict,
+            "score": score.value,
+            "length": int(samples.length_N[i]),
+            "truncated": bool(samples.truncated_N[i]),
+            "answer": None if (answer := accuracy.final_answer(text)) is None else accuracy.normalise(answer),
+        }
+        for i, (text, score) in enumerate(zip(texts, scores, strict=True))
+    ]
+    return [
+        {"step": first + i + 1, **_without_text(q), "outputs": outputs[i * cfg.k : (i + 1) * cfg.k]}
+        for i, q in enumerate(questions)
+    ]
+
+
+def _without_text(question: Question) -> dict[str, Any]:
+    record = asdict(question)
+    return {"question": record.pop("text"), **record}

@@ -1,0 +1,70 @@
+"""Pre-training of a base model of the tiny world: next-token prediction on `tinyworld.corpus`.
+
+Not a stage of the paper, which starts from DeepSeek-V3-Base.  `make base` runs it; its result is committed.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from r1repro.algo import likelihood
+from r1repro.config import Pretrain
+from r1repro.engine import checkpoint
+from r1repro.run import Run
+from r1repro.tinyworld import base, corpus, tokenizer
+
+
+def train(cfg: Pretrain, run_dir: Path) -> Path:
+    """Pre-train, or go on, or return at once when done; returns the folder of the last checkpoint."""
+    run = Run.open(run_dir, stage="pretrain", config=cfg, inputs={"tokenizer": tokenizer.digest()}, seed=cfg.seed)
+    last = checkpoint.folder_of(run.path, cfg.steps)
+    if run.complete:
+        return last
+    model = base.new(cfg.model, cfg.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    done = _resume_(run, model, optimizer)
+    for step in tqdm(range(done + 1, cfg.steps + 1), initial=done, total=cfg.steps, desc="pre-training"):
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.learning_rate * schedule(step / cfg.steps, cfg.warmup)
+        loss = _step_(model, optimizer, cfg, step)
+        run.log(step, {"policy/loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]})
+        if step % cfg.checkpoint_every == 0 or step == cfg.steps:
+            checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+            checkpoint.keep_only(run.path, {step})
+            run.keep_time()
+    run.finish(tokens={"trained": cfg.steps * cfg.rows * cfg.length})
+    return last
+
+
+def schedule(done: float, warmup: float) -> float:
+    """Share of the peak learning rate after a share ``done`` of the run: linear warm-up, then a cosine to 5 %.
+
+    >>> [round(schedule(x, 0.1), 3) for x in (0.05, 0.1, 1.0)]
+    [0.5, 1.0, 0.05]
+    """
+    if done < warmup:
+        return done / warmup
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
+
+
+def _resume_(run: Run, model, optimizer) -> int:
+    steps = checkpoint.steps_in(run.path)
+    done = steps[-1] if steps else 0
+    run.rewind(done)
+    if steps:
+        checkpoint.load_(checkpoint.folder_of(run.path, done), model, optimizer=optimizer)
+    return done
+
+
+def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
+    ids_NT = torch.tensor(corpus.rows(cfg.seed, step, cfg.rows, cfg.length))
+    logits_NTV = model(input_ids=ids_NT[:, :-1], use_cache=False).logits
+    logp_NT = likelihood.token_logp(logits_NTV, ids_NT[:, 1:])
+    loss = likelihood.sft_loss(logp_NT, torch.full_like(logp_NT, 1 / logp_NT.numel()))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()

@@ -1,0 +1,285 @@
+"""R1-Zero: reinforcement learning on a base model with rule rewards alone (sections 2.2.1 to 2.2.4).
+
+The loop is `train`; everything that it calls is shorter than its name.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from r1repro import data, paper
+from r1repro.algo import grpo
+from r1repro.config import RL, Machine
+from r1repro.engine import checkpoint, dist, policy, sampler
+from r1repro.records import Question, Refusal, Score
+from r1repro.rewards import combine, language
+from r1repro.run import Run
+from r1repro.tinyworld import arithmetic, base, tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampling: N = Q * G outputs with all that its updates need."""
+
+    prompts: list[list[int]]
+    tokens_NT: Tensor
+    length_N: Tensor
+    old_logp_NT: Tensor
+    """Under which the outputs were sampled."""
+
+    ref_logp_NT: Tensor
+    advantage_N: Tensor
+    question_N: Tensor
+    """Row of ``prompts`` that each output answers."""
+
+
+def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine | None = None) -> Path:
+    """Train by GRPO, or go on from the last checkpoint, or return at once when done; returns the run folder.
+
+    Each rollout: draw questions, sample G outputs to each, score them, compare within the group, split the rollout at
+    random into mini-batches, update once on each; every so many steps the reference becomes the policy.
+
+    Raises:
+        Refusal: another run lies in ``run_dir``, no model in ``base_dir``, a damaged checkpoint, a full disk, weights
+            or loss that are no longer numbers.
+    """
+    machine = machine or Machine()
+    run = Run.open(run_dir, stage="rl", config=cfg, inputs={"base": base.digest(base_dir)}, seed=cfg.seed)
+    if run.complete:
+        return run.path
+    actor, reference = policy.load(base_dir), policy.load(base_dir)
+    optimizer = new_optimizer(actor, cfg)
+    rewards = combine.load(cfg.rewards)
+    first = _resume_(run, actor, reference, optimizer, cfg)
+    spent = dict(run.manifest.get("tokens", {}))
+
+    for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
+        started = time.monotonic()
+        questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
+        samples = _sample(actor, questions, cfg, index, machine)
+        sampled = time.monotonic()
+        texts = texts_of(samples)
+        asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
+        totals, parts = combine.total(rewards, asked, texts)
+        scored = time.monotonic()
+        rollout = _compare(questions, samples, totals, reference, cfg, machine)
+
+        log = _rollout_log(index, asked, texts, samples, totals, parts, cfg)
+        log |= {"time/rollout_s": sampled - started, "time/reward_s": scored - sampled}
+        for number, rows in enumerate(mini_batches(cfg, index)):
+            step = index * cfg.steps_per_rollout + number + 1
+            log |= update_(actor, optimizer, rollout, rows, cfg, machine)
+            if number:
+                log.pop("sampler/divergence_nats")
+            if step % cfg.refresh_reference_every == 0:
+                reference.load_state_dict(actor.state_dict())
+                log["policy/reference_refreshed"] = 1.0
+            run.log(step, log)
+            log = {}
+
+        spent = {k: spent.get(k, 0) + int(samples.length_N.sum()) for k in ("sampled", "trained")}
+        run.manifest["tokens"] = spent
+        run.add_samples(_some_samples(step, questions, texts, totals, cfg))
+        checkpoint.save_(run.path, step, actor, tokenizer.load(), optimizer=optimizer, reference=reference)
+        checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
+        run.keep_time()
+    run.finish()
+    return run.path
+
+
+def new_optimizer(actor, cfg: RL) -> torch.optim.Optimizer:
+    """AdamW at a constant learning rate.
+
+    Where the paper is silent:
+        Optimiser, betas, weight decay, warm-up and schedule.  AdamW with (0.9, 0.95), no decay, no warm-up, constant.
+    """
+    return torch.optim.AdamW(actor.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def kept_steps(cfg: RL) -> list[int]:
+    """Steps whose checkpoints stay, for evaluation: the untouched base (0), equal parts of the run, its end.
+
+    >>> kept_steps(replace(RL(), num_rollouts=6, steps_per_rollout=4, num_checkpoints=3))
+    [0, 8, 16, 24]
+    """
+    marks = [round(cfg.num_rollouts * i / cfg.num_checkpoints) for i in range(cfg.num_checkpoints + 1)]
+    return [mark * cfg.steps_per_rollout for mark in marks]
+
+
+def mini_batches(cfg: RL, rollout: int) -> list[Tensor]:
+    """Rows of each step of a rollout: a random split of its outputs, a function of (seed, rollout)."""
+    rng = np.random.default_rng([cfg.seed, rollout, 1])
+    order = torch.from_numpy(rng.permutation(cfg.questions_per_rollout * cfg.outputs_per_question))
+    return list(order.chunk(cfg.steps_per_rollout))
+
+
+def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: Machine) -> dict[str, float]:
+    """One step: the gradient of Eq. 1 over the mini-batch ``rows``, clipped by its norm, and the optimiser.
+
+    Each rank takes its share of the rows; the token weights are those of the whole step.
+    """
+    started = time.monotonic()
+    actor.train()
+    mask_NT = _mask(rollout.length_N[rows], rollout.tokens_NT.shape[1]).to(rollout.old_logp_NT.dtype)
+    weight_NT = grpo.per_output_mean(mask_NT)
+    mine = dist.share(len(rows))
+    rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
+    old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
+    advantage_N = rollout.advantage_N[rows]
+    losses: list[Tensor] = []
+
+    def loss_of(logp_NT: Tensor, some: Tensor) -> Tensor:
+        width = logp_NT.shape[1]
+        loss = grpo.loss(
+            logp_NT, old_NT[some, :width], ref_NT[some, :width], advantage_N[some], weight_NT[some, :width],
+            clip_low=cfg.clip_low, clip_high=cfg.clip_high, beta=cfg.kl_coefficient,
+        )  # fmt: skip
+        losses.append(loss.detach())
+        return loss
+
+    logp_NT = policy.backward_(
+        actor, rollout.prompts, rollout.question_N[rows], rollout.tokens_NT[rows], rollout.length_N[rows], loss_of,
+        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens,
+    )  # fmt: skip
+    dist.add_gradients_(actor)
+    norm = torch.nn.utils.clip_grad_norm_(actor.parameters(), cfg.max_grad_norm)
+    loss = torch.stack(losses).sum()
+    if not torch.isfinite(norm + loss):
+        raise Refusal(
+            f"loss {loss.item()} and gradient norm {norm.item()} are no longer numbers: "
+            "lower learning_rate; the last checkpoint of the run is intact"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    actor.eval()
+
+    on_NT = mask_NT > 0
+    clip = grpo.clipped(logp_NT, old_NT, advantage_N, clip_low=cfg.clip_low, clip_high=cfg.clip_high)
+    return {
+        "policy/loss": loss.item(),
+        "policy/grad_norm": norm.item(),
+        "policy/clip_share": clip[on_NT].double().mean().item(),
+        "policy/ratio_max": (logp_NT - old_NT)[on_NT].max().exp().item(),
+        "policy/kl_reference_nats": grpo.kl_to_reference(logp_NT, ref_NT)[on_NT].double().mean().item(),
+        "policy/entropy_nats": -old_NT[on_NT].double().mean().item(),
+        "sampler/divergence_nats": divergence(logp_NT, old_NT, on_NT),
+        "tokens/trained": float(on_NT.sum()),
+        "time/update_s": time.monotonic() - started,
+    }
+
+
+def divergence(logp_NT: Tensor, old_logp_NT: Tensor, on_NT: Tensor) -> float:
+    """Mean k3 between sampler and policy, nats a token: 0 when the policy has not moved and both compute alike.
+
+    In double precision, because it is the difference of numbers near 1.
+    """
+    return grpo.kl_to_reference(old_logp_NT[on_NT].double(), logp_NT[on_NT].double()).mean().item()
+
+
+def texts_of(samples: sampler.Samples) -> list[str]:
+    """Text of each output, without its end token."""
+    ids = [row[:n].tolist() for row, n in zip(samples.tokens_NT, samples.length_N.tolist(), strict=True)]
+    return tokenizer.load().batch_decode(ids, skip_special_tokens=True)
+
+
+def prompts_of(questions: Sequence[Question]) -> list[list[int]]:
+    """Token ids of each question in the paper's template (Table 1)."""
+    return [tokenizer.load().encode(paper.template(q.text)) for q in questions]
+
+
+def _sample(actor, questions: Sequence[Question], cfg: RL, index: int, machine: Machine) -> sampler.Samples:
+    vocabulary = tokenizer.load()
+    return sampler.sample(
+        actor, prompts_of(questions), cfg.outputs_per_question,
+        key=(cfg.seed, index), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
+        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, max_rows=machine.max_rows,
+    )  # fmt: skip
+
+
+def _compare(questions, samples: sampler.Samples, totals, reference, cfg: RL, machine: Machine) -> Rollout:
+    """Advantages within each group, and the reference's log-probabilities, once for all steps of the rollout."""
+    dtype, width = samples.logp_NT.dtype, int(samples.length_N.max())
+    shape = (len(questions), cfg.outputs_per_question)
+    rewards_QG = torch.tensor([0.0 if t is None else t for t in totals], dtype=dtype).view(shape)
+    valid_QG = torch.tensor([t is not None for t in totals]).view(shape)
+    question_N = torch.arange(len(questions)).repeat_interleave(cfg.outputs_per_question)
+    prompts, tokens_NT = prompts_of(questions), samples.tokens_NT[:, :width].clone()
+    ref_logp_NT = policy.all_logp(
+        reference, prompts, question_N, tokens_NT, samples.length_N,
+        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens,
+    )  # fmt: skip
+    return Rollout(
+        prompts=prompts,
+        tokens_NT=tokens_NT,
+        length_N=samples.length_N.clone(),
+        old_logp_NT=samples.logp_NT[:, :width].clone(),
+        ref_logp_NT=ref_logp_NT,
+        advantage_N=grpo.advantages(rewards_QG, valid_QG).view(-1),
+        question_N=question_N,
+    )
+
+
+def _mask(length_N: Tensor, width: int) -> Tensor:
+    return torch.arange(width)[None] < length_N[:, None]
+
+
+def _resume_(run: Run, actor, reference, optimizer, cfg: RL) -> int:
+    """Load the last checkpoint, if there is one; returns the rollout to go on with."""
+    steps = checkpoint.steps_in(run.path)
+    if not steps:
+        checkpoint.save_(run.path, 0, actor, tokenizer.load())
+    elif steps[-1]:
+        checkpoint.load_(
+            checkpoint.folder_of(run.path, steps[-1]), actor, optimizer=optimizer, reference=reference
+        )
+    done = steps[-1] if steps else 0
+    run.rewind(done)
+    return done // cfg.steps_per_rollout
+
+
+def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Score]], cfg: RL) -> dict[str, float]:
+    """What a rollout's outputs look like, as fractions and means."""
+    length = samples.length_N.numpy()
+    log = {"rollout/index": float(index), "tokens/sampled": float(length.sum())}
+    log["reward/mean"] = float(np.mean([t for t in totals if t is not None] or [0.0]))
+    for name, scores in parts.items():
+        if f"reward/{name}" in ("reward/accuracy", "reward/format"):
+            log[f"reward/{name}"] = float(np.mean([s.value or 0.0 for s in scores]))
+    verdicts = np.array([s.verdict for s in next(iter(parts.values()))])
+    for verdict in ("right", "wrong", "unparsed", "timed_out", "error"):
+        log[f"verdict/{verdict}"] = float(np.mean(verdicts == verdict))
+    levels = np.array([q.level for q in asked])
+    for level in sorted(set(levels)):
+        log[f"reward/accuracy_level_{level}"] = float(np.mean(verdicts[levels == level] == "right"))
+    log["length/mean"] = float(length.mean())
+    for verdict in ("right", "wrong"):
+        if (verdicts == verdict).any():
+            log[f"length/{verdict}"] = float(length[verdicts == verdict].mean())
+    log["length/truncated"] = float(samples.truncated_N.double().mean())
+    groups = np.array([np.nan if t is None else t for t in totals]).reshape(-1, cfg.outputs_per_question)
+    log["group/no_variance"] = float(np.mean(np.nanmax(groups, 1) - np.nanmin(groups, 1) == 0))
+    log["language/mixed"] = float(np.mean([language.is_mixed(t, q.language) for q, t in zip(asked, texts, strict=True)]))
+    reflections = sum(language.reflection_count(t, q.language) for q, t in zip(asked, texts, strict=True))
+    log["reflection/per_answer"] = reflections / len(texts)
+    log["reflection/per_1000_tokens"] = 1000 * reflections / float(length.sum())
+    depths = np.array([arithmetic.depth_of(language.thinking(t)) for t in texts])
+    for depth in arithmetic.DEPTHS:
+        log[f"depth/{depth}"] = float(np.mean(depths == depth))
+    return log
+
+
+def _some_samples(step, questions: Sequence[Question], texts, totals, cfg: RL) -> list[dict]:
+    """The first output to the two questions with the smallest ids: chosen by hash, never by eye."""
+    chosen = sorted(range(len(questions)), key=lambda i: questions[i].id)[:2]
+    first = cfg.outputs_per_question
+    return [
+        {"step": step, "id": questions[i].id, "question": questions[i].text, "gold": questions[i].gold,
+         "text": texts[i * first], "reward": totals[i * first]}
+        for i in chosen
+    ]  # fmt: skip

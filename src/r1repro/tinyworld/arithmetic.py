@@ -1,0 +1,208 @@
+"""Chain sums: questions from reasoning-gym, and worked solutions at four depths.
+
+The depths, in the order of their price in tokens:
+
+    0  answer at once            the sum is 214.
+    1  a line a term             first 57+87=144, then 144+70=214.
+    2  digit by digit            57+87: 7+7=14 carry, 5+8+1=14, so 144. ...
+    3  digit by digit, then checked backwards; a mistake that the check finds is mended:
+                                 let me check: 214-70=144, 144-87=57, right.
+                                 let me check: 213-70=143, 143-87=56, wait, 56 is not 57, a mistake, again: ...
+
+All four are in the corpus that the base model reads (`corpus.py` says how often).  So none of these behaviours is
+invented by RL here: RL finds out which of them pays, and makes it frequent and reliable.
+"""
+
+import functools
+import hashlib
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
+
+from r1repro.records import Question
+
+LEVELS = {1: (2, 2), 2: (3, 2), 3: (4, 2), 4: (3, 3), 5: (5, 3)}
+"""Level -> (terms, digits a term).  One answer takes 1, 2, 3, 2, 4 additions of 2, 2, 2, 3, 3 digits."""
+
+DEPTHS = ("answer_at_once", "line_a_term", "digit_by_digit", "checked")
+
+ASK = {
+    "en": "State the final answer to the following arithmetic problem: {expression} =",
+    "zh": "请给出下面算式的最终答案：{expression} =",
+}
+"""How a question is put; the English wording is reasoning-gym's own."""
+
+SPLITS = ("train", "validation", "test")
+
+
+def split_of(question_id: str) -> str:
+    """The split that a question belongs to, by the hash of its canonical form: 80 % train, 10 % validation, 10 % test.
+
+    The same in every run, file and language: a test question is in no corpus and in no rollout.
+    """
+    bucket = int(question_id[:8], 16) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def canonical_id(expression: str) -> str:
+    """First 16 hex digits of the SHA-256 of an expression without its spaces; the language does not enter."""
+    return hashlib.sha256(expression.replace(" ", "").encode()).hexdigest()[:16]
+
+
+def draw(split: str, level: int, language: str, *key: int | str) -> Question:
+    """The question that belongs to (split, level, language, key): a function of its arguments and of nothing else.
+
+    Expressions come from reasoning-gym's ``chain_sum``.  Those with a running sum below zero are passed over, because the
+    worked solutions know no negative numbers, and so are those of other splits.
+
+    >>> draw("test", 1, "en", 0) == draw("test", 1, "en", 0)
+    True
+    """
+    rng = random.Random(f"{level}/{key}")
+    while True:
+        entry = _dataset(level)[rng.getrandbits(48)]
+        expression = entry["metadata"]["expression"]
+        question_id = canonical_id(expression)
+        if split_of(question_id) == split and min(running_sums(expression)) >= 0:
+            text = ASK[language].format(expression=expression)
+            return Question(
+                id=question_id, text=text, gold=entry["answer"], language=language, level=level, family="chain_sum"
+            )
+
+
+@functools.cache
+def _dataset(level: int) -> ChainSumDataset:
+    terms, digits = LEVELS[level]
+    return ChainSumDataset(
+        ChainSumConfig(min_terms=terms, max_terms=terms, min_digits=digits, max_digits=digits, seed=0, size=2**31)
+    )
+
+
+def terms_of(expression: str) -> list[int]:
+    """Signed terms of a chain sum.
+
+    >>> terms_of("57 + 87 - 70")
+    [57, 87, -70]
+    """
+    return [int(sign + digits) for sign, digits in re.findall(r"([+-]?) ?(\d+)", expression)]
+
+
+def running_sums(expression: str) -> list[int]:
+    """Partial sums after each term.
+
+    >>> running_sums("57 + 87 - 70")
+    [57, 144, 74]
+    """
+    total, sums = 0, []
+    for term in terms_of(expression):
+        total += term
+        sums.append(total)
+    return sums
+
+
+_WORDS = {
+    "en": dict(
+        at_once="the sum is {0}.", first="first {0}", then=", then {0}", stop=".", head="{0}: ", carry=" carry",
+        borrow=" borrow", comma=", ", so=", so {0}.", check="let me check: {0}", right=", right.",
+        wrong=", wait, {0} is not {1}, a mistake, again:",
+    ),
+    "zh": dict(
+        at_once="和是{0}。", first="先{0}", then="，再{0}", stop="。", head="{0}：", carry="进",
+        borrow="借", comma="，", so="，得{0}。", check="检查一下：{0}", right="，正确。",
+        wrong="，等等，{0}不是{1}，有错误，重新算：",
+    ),
+}  # fmt: skip
+
+
+def solve(
+    expression: str, depth: int, language: Callable[[], str], error_rate: float, rng: random.Random
+) -> tuple[str, int]:
+    """A worked solution and the answer it arrives at, which is wrong where an error was made and not mended.
+
+    Args:
+        language: called once for each line, so that a solution in two languages is one whose calls disagree.
+        error_rate: chance that an addition goes wrong; the wrong result is carried on.  At depth 0 never used.
+    """
+    terms = terms_of(expression)
+    if depth == 0:
+        return _WORDS[language()]["at_once"].format(sum(terms)), sum(terms)
+    if depth == 1:
+        return _line_a_term(terms, language, error_rate, rng)
+    text, answer = _digit_by_digit(terms, language, error_rate, rng)
+    if depth == 2:
+        return text, answer
+    check, first = _backwards(answer, terms, language())
+    if first == terms[0]:
+        return f"{text} {check}", answer
+    again, answer = _digit_by_digit(terms, language, 0.0, rng)
+    return f"{text} {check} {again}", answer
+
+
+def _line_a_term(terms: Sequence[int], language, error_rate, rng) -> tuple[str, int]:
+    total, text = terms[0], ""
+    for i, term in enumerate(terms[1:]):
+        result = _slip(total + term, rng) if rng.random() < error_rate else total + term
+        text += _WORDS[language()]["then" if i else "first"].format(f"{total}{term:+d}={result}")
+        total = result
+    return text + _WORDS[language()]["stop"], total
+
+
+def _digit_by_digit(terms: Sequence[int], language, error_rate, rng) -> tuple[str, int]:
+    total, lines = terms[0], []
+    for term in terms[1:]:
+        wrong_at = rng.randrange(2) if rng.random() < error_rate else None
+        line, total = _one_addition(total, term, _WORDS[language()], wrong_at, rng)
+        lines.append(line)
+    return " ".join(lines), total
+
+
+def _one_addition(a: int, term: int, words: dict[str, str], wrong_at: int | None, rng) -> tuple[str, int]:
+    """One line, right to left.  ``wrong_at`` counts digits from the right: that digit's sum is off by one or two."""
+    b, sign = abs(term), 1 if term >= 0 else -1
+    carried, parts, digits = 0, [], []
+    for place in range(max(len(str(a)), len(str(b)))):
+        x, y = a // 10**place % 10, b // 10**place % 10
+        value = x + sign * y + sign * carried
+        if place == wrong_at:
+            value = max(value + rng.choice((-2, -1, 1, 2)), 0) if sign > 0 else value + rng.choice((-1, 1))
+        shown = value if value >= 0 else value + 10
+        tail = words["carry"] if value > 9 else words["borrow"] if value < 0 else ""
+        mark = "+" if sign > 0 else "-"
+        parts.append(f"{x}{mark}{y}{f'{mark}1' if carried else ''}={shown}{tail}")
+        carried = 1 if value > 9 or value < 0 else 0
+        digits.append(shown % 10)
+    result = sum(d * 10**i for i, d in enumerate(digits))
+    if sign > 0 and carried:
+        result += 10 ** len(digits)
+        parts[-1] = parts[-1].removesuffix(words["carry"])
+    return words["head"].format(f"{a}{term:+d}") + words["comma"].join(parts) + words["so"].format(result), result
+
+
+def _backwards(answer: int, terms: Sequence[int], language: str) -> tuple[str, int]:
+    """Take the terms off again, last first: the number arrived at must be the first term."""
+    words, total, steps = _WORDS[language], answer, []
+    for term in reversed(terms[1:]):
+        steps.append(f"{total}{-term:+d}={total - term}")
+        total -= term
+    end = words["right"] if total == terms[0] else words["wrong"].format(total, terms[0])
+    return words["check"].format(words["comma"].join(steps)) + end, total
+
+
+def _slip(value: int, rng: random.Random) -> int:
+    """A near miss, as people make them: one digit's place off by one or two."""
+    return max(value + rng.choice((-20, -10, -2, -1, 1, 2, 10, 20)), 0)
+
+
+def depth_of(thinking: str) -> str:
+    """Which of ``DEPTHS`` a thinking has the marks of; the deepest mark counts.
+
+    >>> depth_of("57+87: 7+7=14 carry, 5+8+1=14, so 144.")
+    'digit_by_digit'
+    """
+    if re.search(r"check|检查", thinking):
+        return DEPTHS[3]
+    if re.search(r"\d[+-]\d+(:|：)", thinking):
+        return DEPTHS[2]
+    return DEPTHS[1] if re.search(r"\d[+-]\d+=\d", thinking) else DEPTHS[0]

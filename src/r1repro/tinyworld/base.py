@@ -1,0 +1,50 @@
+"""The base models of the tiny world: Qwen2 architecture, about a million parameters, committed."""
+
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from r1repro.records import Refusal
+from r1repro.run import sha256_folder
+from r1repro.tinyworld import tokenizer
+
+SHAPES = {
+    "tiny-1m": dict(hidden_size=128, intermediate_size=448, num_hidden_layers=4, num_attention_heads=4),
+}
+"""Name -> what differs from `new`'s other settings."""
+
+
+def folder(name: str) -> Path:
+    """Where the committed base model lies; `make base` writes it."""
+    path = tokenizer.ASSETS / name
+    if not (path / "model.safetensors").exists():
+        raise Refusal(f"no base model at {path}: restore it with `git checkout`, or train it anew with `make base`")
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a base model's weights and configuration."""
+    if not (Path(path) / "config.json").exists():
+        raise Refusal(f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`")
+    return sha256_folder(path, "*[gr]*.*s*")
+
+
+def new(name: str, seed: int) -> Qwen2ForCausalLM:
+    """An untrained model of a named shape, its weights drawn from ``seed``."""
+    if name not in SHAPES:
+        raise Refusal(f"no base model called {name!r}: choose one of {', '.join(SHAPES)}")
+    shape = SHAPES[name]
+    config = Qwen2Config(
+        vocab_size=tokenizer.VOCABULARY,
+        num_key_value_heads=shape["num_attention_heads"] // 2,
+        max_position_embeddings=4096,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.load().eos_token_id,
+        pad_token_id=tokenizer.load().pad_token_id,
+        bos_token_id=None,
+        **shape,
+    )
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(config)

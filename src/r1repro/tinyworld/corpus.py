@@ -1,0 +1,122 @@
+"""What the base model reads: documents in several shapes, few of them in the shape of the paper's template.
+
+How often each behaviour stands in the corpus is written in `MIX`, in one place, so that nobody has to guess what RL found
+and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made again.
+"""
+
+import random
+from collections.abc import Iterator
+
+from r1repro import paper
+from r1repro.tinyworld import arithmetic, tokenizer
+
+MIX = {
+    "shape": {"exercise": 0.44, "dialogue": 0.18, "template": 0.10, "drill": 0.25, "prose": 0.03},
+    "level": {1: 0.22, 2: 0.22, 3: 0.20, 4: 0.20, 5: 0.16},
+    "depth": {0: 0.48, 1: 0.27, 2: 0.17, 3: 0.08},
+    "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
+    "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
+}
+"""Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in one of
+the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
+
+ERROR_RATE = {0: 0.0, 1: 0.12, 2: 0.06, 3: 0.12}
+"""Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth 3
+the check finds it and the solution is written again without it."""
+
+_EXERCISE = {
+    "en": ("{q}\n{s}\nAnswer: {a}", "Question: {q}\nSolution: {s}\nAnswer: {a}", "{q} {s} The answer is {a}."),
+    "zh": ("{q}\n{s}\n答案：{a}", "题目：{q}\n解：{s}\n答案：{a}", "{q}{s}答案是{a}。"),
+}
+
+
+def document(seed: int, index: int) -> str:
+    """Document number ``index``, without its end token.
+
+    >>> document(0, 5) == document(0, 5)
+    True
+    """
+    rng = random.Random(f"corpus/{seed}/{index}")
+    shape = _pick(rng, "shape")
+    if shape == "drill":
+        return _drill(rng)
+    if shape == "prose":
+        return rng.choice(_prose())
+    language = rng.choice(("en", "zh"))
+    question = arithmetic.draw("train", _pick(rng, "level"), language, "corpus", seed, index)
+    depth = _pick(rng, "depth")
+    expression = expression_of(question.text)
+    solution, answer = arithmetic.solve(expression, depth, _tongue(rng, language), ERROR_RATE[depth], rng)
+    if shape == "exercise":
+        return rng.choice(_EXERCISE[language]).format(q=question.text, s=solution, a=answer)
+    tags = "both" if shape == "dialogue" else _pick(rng, "tags")
+    reply = {
+        "both": f"<think> {solution} </think> <answer> {answer} </answer>",
+        "none": f"{solution} {answer}",
+        "unclosed": f"<think> {solution} <answer> {answer} </answer>",
+    }[tags]
+    if shape == "template":
+        return f"{paper.template(question.text)} {reply}"
+    return f"User: {question.text} Assistant: {reply}"
+
+
+def expression_of(question: str) -> str:
+    """The chain sum in a question's text.
+
+    >>> expression_of("State the final answer to the following arithmetic problem: 5 + 7 =")
+    '5 + 7'
+    """
+    return question.removesuffix(" =").replace("：", ": ").rsplit(": ", 1)[1]
+
+
+def rows(seed: int, step: int, num_rows: int, length: int) -> list[list[int]]:
+    """Token ids of one step's batch: ``num_rows`` rows of ``length`` + 1, each filled with documents end to end.
+
+    A row is a function of (seed, step, its number), so pre-training resumes from the step number alone.  The last document
+    of a row is cut where the row ends.
+    """
+    return [_row(seed, step * num_rows + r, length + 1) for r in range(num_rows)]
+
+
+def _row(seed: int, number: int, length: int) -> list[int]:
+    encode, end = tokenizer.load().encode, tokenizer.load().eos_token_id
+    ids: list[int] = []
+    for index in _indices(number):
+        ids += [*encode(document(seed, index)), end]
+        if len(ids) >= length:
+            return ids[:length]
+    raise AssertionError("documents do not end")
+
+
+def _indices(number: int) -> Iterator[int]:
+    return iter(range(number * 1000, (number + 1) * 1000))
+
+
+def _drill(rng: random.Random) -> str:
+    """Single additions of two or three digits, mostly digit by digit: the skill, without a question."""
+    language, lines = rng.choice(("en", "zh")), []
+    for _ in range(rng.randint(2, 6)):
+        level = rng.choice((1, 1, 4))
+        question = arithmetic.draw("train", level, "en", "drill", rng.getrandbits(40))
+        expression = " ".join(expression_of(question.text).split()[:3])
+        if arithmetic.split_of(arithmetic.canonical_id(expression)) == "train":
+            lines.append(arithmetic.solve(expression, rng.choice((1, 2, 2)), lambda: language, 0.0, rng)[0])
+    return "\n".join(lines)
+
+
+def _tongue(rng: random.Random, language: str):
+    other = "zh" if language == "en" else "en"
+    kind = _pick(rng, "language")
+    if kind == "mixed":
+        return lambda: rng.choice((language, other))
+    chosen = language if kind == "own" else other
+    return lambda: chosen
+
+
+def _pick(rng: random.Random, what: str):
+    return rng.choices(list(MIX[what]), weights=list(MIX[what].values()))[0]
+
+
+def _prose() -> list[str]:
+    lines = (tokenizer.ASSETS / "families.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("# ")]
