@@ -448,7 +448,9 @@ def asked(*extras):
 
 
 def unmet(lock, wanted):
-    return [str(want) for want in wanted if lock.get(canonicalize_name(want.name), "0") not in want.specifier]
+    """What a lock lacks, or holds in a version that was not asked for."""
+    held = [(want, lock.get(canonicalize_name(want.name))) for want in wanted]
+    return [str(want) for want, version in held if version is None or version not in want.specifier]
 
 
 @pytest.mark.parametrize(
@@ -460,9 +462,9 @@ def test_a_loose_lock_is_seen(line):
 
 
 def test_a_lock_that_lacks_something_is_seen():
-    wanted = [Requirement("torch==2.13.0"), Requirement("pytest>=9")]
-    assert unmet({"torch": "2.13.0", "pytest": "9.2.0"}, wanted) == []
-    assert unmet({"torch": "2.12.0"}, wanted) == ["torch==2.13.0", "pytest>=9"]
+    wanted = [Requirement(line) for line in ("torch==2.13.0", "pytest>=9", "wheel")]
+    assert unmet({"torch": "2.13.0", "pytest": "9.2.0", "wheel": "0.48.0"}, wanted) == []
+    assert unmet({"torch": "2.12.0"}, wanted) == ["torch==2.13.0", "pytest>=9", "wheel"]
 
 
 @pytest.mark.parametrize("name", ["cpu.txt", "gpu.txt"])

@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import json
 import subprocess
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,18 @@ def test_the_early_dip_of_the_length_is_left_out_of_its_slope(tmp_path):
     assert measured.parts["length_slope"].value == pytest.approx(0.6)
     assert measured.parts["length_ratio"].value == pytest.approx(0.4)
     assert measured.detail["slope_over_steps"] == [25, 50, 75, 100]
+
+
+def test_growth_is_told_relative_to_the_fitted_start(tmp_path):
+    lengths = {0: 500, 0.25: 100, 0.5: 140, 0.75: 120, 1: 180}  # fitted: 102 to 168
+    world = write_world(tmp_path / "out", length=lambda share, *_: lengths[share], per_level=1)
+    assert measure("C04", ledger.read("smoke", world)).parts["length_slope"].value == pytest.approx(66 / 102)
+
+
+def test_the_noise_of_adding_floats_decides_no_sign():
+    seeds = [SimpleNamespace(ids=("q",))] * 3
+    zero = ledger.part(seeds, lambda _: np.array([[0.1], [0.2], [0.3]]), lambda m: m[:, 0] + m[:, 1] - m[:, 2])
+    assert (zero.value, zero.low, zero.high, zero.seeds) == (0, 0, 0, (0, 0, 0))
 
 
 def test_growth_of_wrong_answers_alone_is_told_apart(tmp_path):

@@ -146,6 +146,7 @@ def test_what_is_thought_does_not_change_the_answer(thought, answer):
         ("1", "\\frac{3}{3}", "right"),
         # not mathematics
         ("5", "five", "unparsed"),
+        ("1/2", "0.5" + "0" * 2000, "unparsed"),
         ("5", "}{", "unparsed"),
         ("5", "\\boxed{5", "unparsed"),
         # a reference answer that cannot be read makes nobody right

@@ -154,6 +154,11 @@ def _difference(path: Path, key: str, old: Any, new: Any) -> str:
     return f"run folder {path} holds another run ({what}): choose another run_dir, or move that folder away"
 
 
+def default_folder(tier: str, seed: int) -> Path:
+    """Where a seed's runs go: ``out/<tier>/seed-<seed>``, below the variable R1REPRO_OUT if it is set."""
+    return Path(os.environ.get("R1REPRO_OUT", "out")) / tier / f"seed-{seed}"
+
+
 def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     with speaking_of(file), open(file, "a", encoding="utf-8") as f:
         f.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -232,7 +237,7 @@ def sha256_folder(folder: Path, pattern: str = "*") -> str:
     return digest.hexdigest()
 
 
-PRESENTATION = {"plots.py", "show.py", "report.py", "ledger.py", "__main__.py", "doctor.py"}
+PRESENTATION = {"plots.py", "show.py", "report.py", "ledger.py", "__main__.py", "doctor.py", "notebooks.py"}
 """Files of the package that no number of a run depends on."""
 
 
@@ -256,7 +261,7 @@ def environment() -> dict[str, Any]:
     names = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": _git("status", "--porcelain", "--untracked-files=no") != "",
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in names}},
         "hardware": {
             "machine": platform.machine(),

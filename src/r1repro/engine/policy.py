@@ -13,9 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.utils import logging
 
 from r1repro.algo import likelihood
 from r1repro.records import Refusal
+
+logging.disable_progress_bar()  # it counts files, of which there is one
 
 
 def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -8,6 +8,7 @@ place; rows that have ended are dropped.  Only the attention of the one-token st
 rollout, question, output, position, token).  So the tokens of an output do not depend on what else is in the batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,12 +104,11 @@ def _decode_(model, shared, noise_N, tokens_NT, logp_NT, length_N, end, temperat
         if not alive_N.all():
             length_N[row_N[~alive_N]] = t + 1
             bar.update(int((~alive_N).sum()))
-            kept = alive_N.nonzero().squeeze(1)
-            if not len(kept):
+            order = cache.close_ranks(alive_N)
+            if not len(order):
                 return
-            cache.keep(kept)
-            row_N, token_N, position_N = row_N[kept], token_N[kept], position_N[kept]
-            noise_N = noise_N[kept.numpy()]
+            row_N, token_N, position_N = row_N[order], token_N[order], position_N[order]
+            noise_N = noise_N[order.numpy()]
     bar.update(len(row_N))
 
 
@@ -118,13 +118,18 @@ def choose(logits_NV: Tensor, gumbel_NV: Tensor, temperature: float, top_p: floa
     With ``top_p`` below 1 the most probable tokens are kept until their sum reaches it; the one that crosses it stays.
     """
     logp_NV = torch.log_softmax(logits_NV / temperature, -1)
+    index_NV = None
     if top_p < 1.0:
-        sorted_NV, index_NV = logp_NV.sort(-1, descending=True)
-        before_NV = sorted_NV.exp().cumsum(-1) - sorted_NV.exp()
-        outside_NV = torch.zeros_like(before_NV, dtype=torch.bool).scatter(-1, index_NV, before_NV >= top_p)
-        logp_NV = torch.log_softmax(logp_NV.masked_fill(outside_NV, -torch.inf), -1)
-    token_N = (logp_NV + gumbel_NV).argmax(-1)
-    return token_N, logp_NV.gather(-1, token_N[:, None]).squeeze(1)
+        size = logp_NV.shape[-1]
+        # What lies below (1 - top_p) / V cannot be in the nucleus, so there is no need to sort it.
+        width = int((logp_NV >= math.log((1 - top_p) / size)).sum(-1).max())
+        logp_NV, index_NV = logp_NV.topk(width, -1)
+        before_NV = logp_NV.exp().cumsum(-1) - logp_NV.exp()
+        logp_NV = torch.log_softmax(logp_NV.masked_fill(before_NV >= top_p, -torch.inf), -1)
+        gumbel_NV = gumbel_NV.gather(-1, index_NV)
+    best_N1 = (logp_NV + gumbel_NV).argmax(-1, keepdim=True)
+    token_N1 = best_N1 if index_NV is None else index_NV.gather(-1, best_N1)
+    return token_N1.squeeze(1), logp_NV.gather(-1, best_N1).squeeze(1)
 
 
 def gumbel(key_N: np.ndarray, position: int, size: int) -> Tensor:
@@ -183,13 +188,16 @@ class _Cache:
     def advance(self) -> None:
         self._slot += 1
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all other rows.  Rows move up in place, so memory is touched once and never grows."""
-        self._bias = self._bias[rows]
-        first = int((rows != torch.arange(len(rows))).nonzero()[0]) if len(rows) and rows[-1] != len(rows) - 1 else len(rows)
+    def close_ranks(self, alive_N: Tensor) -> Tensor:
+        """Drop the rows that have ended: the last living ones move into their places.  Returns the new order of rows."""
+        living, ended = alive_N.nonzero().squeeze(1), (~alive_N).nonzero().squeeze(1)
+        movers, holes = living[living >= len(living)], ended[ended < len(living)]
         for block in (b for pair in self._blocks for b in pair):
-            block[first : len(rows), :, : self._slot] = block[rows[first:], :, : self._slot]
-        self._rows = len(rows)
+            block[holes, :, : self._slot] = block[movers, :, : self._slot]
+        order = torch.arange(len(living))
+        order[holes] = movers
+        self._bias, self._rows = self._bias[order], len(order)
+        return order
 
 
 def _block(tail: Tensor, num_outputs: int, max_tokens: int) -> Tensor:

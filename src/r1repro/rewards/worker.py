@@ -37,8 +37,8 @@ class Worker:
     """`call(payload)` is the function's own reply, or `{"verdict": "timed_out" | "error", "reason": ...}`.
 
     The function is named by import path and takes and gives JSON objects.  One child serves all threads, in turn; it
-    starts at the first call, is used again, is replaced when it dies, and ends with this process.  A process forked
-    from this one gets a child of its own.
+    starts at the first call, is used again, is replaced when it dies, and ends with this process (where that is killed,
+    at the end of its call).  A process forked from this one gets a child of its own.
 
     `cpu_s` is CPU time of one call, so a busy machine does not change a verdict; `wall_s` (default: five times that)
     stops a call that sleeps.  `memory_bytes` limits the address space, on Linux only.  A child that dies without

@@ -4,6 +4,7 @@ Not a stage of the paper, which starts from DeepSeek-V3-Base.  `make base` runs 
 """
 
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from tqdm.auto import tqdm
 from r1repro.algo import likelihood
 from r1repro.config import Pretrain
 from r1repro.engine import checkpoint
-from r1repro.run import Run
+from r1repro.run import Run, speaking_of
 from r1repro.tinyworld import base, corpus, tokenizer
 
 
@@ -68,3 +69,16 @@ def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
+
+
+def make_base(cfg: Pretrain, run_dir: Path) -> Path:
+    """Pre-train, then put model, configuration and manifest where the package looks for its base; returns that folder."""
+    source, target = train(cfg, run_dir), tokenizer.ASSETS / cfg.model
+    with speaking_of(target):
+        target.mkdir(exist_ok=True)
+        for name in ("config.json", "generation_config.json", "model.safetensors"):
+            if (source / name).exists():
+                shutil.copyfile(source / name, target / f"{name}.tmp")
+                (target / f"{name}.tmp").replace(target / name)
+        shutil.copyfile(Path(run_dir) / "manifest.json", target / "manifest.json")
+    return target

@@ -1,0 +1,154 @@
+"""`python -m r1repro <verb>`: parse the command line, call one function, print what it returns.
+
+A mistake of a person's is answered with one line and exit code 2.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from r1repro.records import Refusal
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.out:
+        os.environ["R1REPRO_OUT"] = arguments.out
+    try:
+        return arguments.run(arguments) or 0
+    except Refusal as refusal:
+        sys.stderr.write(f"r1repro: {refusal}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("r1repro: stopped; give the same command again to go on from the last checkpoint\n")
+        return 128 + signal.SIGINT
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse's own complaints, in one line too."""
+
+    def error(self, message: str):
+        sys.stderr.write(f"r1repro: {message}: see `python -m r1repro --help`\n")
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--out", default=os.environ.get("R1REPRO_OUT"), help="folder of all runs (default: out)")
+    tier = argparse.ArgumentParser(add_help=False)
+    tier.add_argument("--tier", default="cpu", help="smoke, cpu, gpu, node, cluster or paper (default: cpu)")
+    parser = _Parser(prog="r1repro", description="DeepSeek-R1, reproduced stage by stage.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
+
+    def verb(name: str, run, text: str, *parents):
+        made = verbs.add_parser(name, parents=[common, *parents], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    verb("doctor", _doctor, "what this machine has, what will run, what is missing")
+    verb("tiers", _tiers, "the settings of every tier beside the paper's")
+    made = verb("reproduce", _reproduce, "execute every notebook at a tier", tier)
+    made.add_argument("--seeds", nargs="+", default=["0"], help="seeds to run (default: 0)")
+    made = verb("r1-zero", _r1_zero, "train and evaluate R1-Zero without a notebook", tier)
+    made.add_argument("--seed", default="0")
+    made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rl.learning_rate=1e-4")
+    made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
+    made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
+    made.add_argument("--run-dir", required=True, help="folder for samples and summary")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
+    verb("report", _report, "join what the runs measured with the paper's numbers, into out/<tier>/report", tier)
+    verb("publish", _publish, "make that report the committed one, in reports/<tier>", tier)
+    made = verb("base", _base, "pre-train the tiny base model anew")
+    made.add_argument("--run-dir", help="folder of the run (default: out/base/<model>)")
+    return parser
+
+
+def _doctor(_) -> int:
+    from r1repro import doctor
+
+    lines = list(doctor.report())
+    for state, what, detail in lines:
+        sys.stdout.write(f"{state:8} {what:14} {detail}\n")
+    return 2 if any(state == "missing" for state, _, _ in lines) else 0
+
+
+def _tiers(_) -> None:
+    from r1repro import config
+
+    rows = config.table()
+    for row in [{key: key for key in rows[0]}, *rows]:
+        *cells, why = row.values()
+        sys.stdout.write(f"{cells[0]:28}" + "".join(f"{cell:>10}" for cell in cells[1:]) + f"  {why}\n")
+
+
+def _reproduce(arguments) -> None:
+    from r1repro import config, notebooks
+
+    config.check_runnable(arguments.tier)
+    for path in notebooks.execute_all(arguments.tier, [_seed(text) for text in arguments.seeds]):
+        sys.stdout.write(f"{path}\n")
+
+
+def _r1_zero(arguments) -> None:
+    from r1repro import config
+    from r1repro.run import default_folder
+    from r1repro.stages import r1_zero
+
+    config.check_runnable(arguments.tier)
+    seed = _seed(arguments.seed)
+    settings = config.r1_zero(arguments.tier, seed, config.parse_overrides(arguments.set))
+    sys.stdout.write(f"{r1_zero.run(settings, arguments.run_dir or default_folder(arguments.tier, seed))}\n")
+
+
+def _evaluate(arguments) -> None:
+    from r1repro import config
+    from r1repro.run import read_json
+    from r1repro.stages import evaluate
+
+    config.check_tier(arguments.tier)
+    settings = config.r1_zero(arguments.tier, 0, config.parse_overrides(arguments.set))
+    done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine)
+    sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
+
+
+def _report(arguments) -> None:
+    from r1repro import config, report
+
+    config.check_tier(arguments.tier)
+    sys.stdout.write(f"{report.build(arguments.tier, _out()) / 'index.html'}\n")
+
+
+def _publish(arguments) -> None:
+    from r1repro import config, report
+
+    config.check_tier(arguments.tier)
+    sys.stdout.write(f"{report.publish(arguments.tier, _out(), Path('reports'))}\n")
+
+
+def _base(arguments) -> None:
+    from r1repro.config import Pretrain
+    from r1repro.stages import pretrain
+
+    cfg = Pretrain()
+    sys.stdout.write(f"{pretrain.make_base(cfg, Path(arguments.run_dir or _out() / 'base' / cfg.model))}\n")
+
+
+def _out() -> Path:
+    return Path(os.environ.get("R1REPRO_OUT", "out"))
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise Refusal(f"seed {text!r} is not a whole number from 0 up: give one such as 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
