@@ -167,7 +167,7 @@ def test_few_checkpoints_and_one_seed_make_a_report_too(tmp_path, steps, seeds):
 def test_published_notebooks_are_still():
     bar = {"output_type": "stream", "name": "stderr", "text": ["100%|####|"]}
     said = {"output_type": "stream", "name": "stdout", "text": ["made in /home/someone/checkout/out/cpu\n"]}
-    figure = {"output_type": "display_data", "data": {"image/png": "/home/someone/" + PICTURE}, "metadata": {}}
+    figure = {"output_type": "display_data", "data": {"image/png": "/home/someone/checkout/" + PICTURE}, "metadata": {}}
     slider = {"output_type": "display_data", "metadata": {},
               "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "x"}}  # fmt: skip
     before = notebook(bar, said, figure, slider)
@@ -267,6 +267,17 @@ def test_a_figure_shows_what_the_runs_hold(world):
     assert lines["pass@1"].get_ydata() == pytest.approx([0.25, 0.40625, 0.5625, 0.71875, 0.875])
     assert lines["cons@16"].get_ydata() == pytest.approx([0.5, 1, 1, 1, 1])
     assert list(theirs.lines[1].get_ydata()) == [value for _, value in paper.curve("aime2024_pass1")]
+
+
+def test_rates_are_divided_by_what_they_are_rates_of(world):
+    seeds = ledger.read("smoke", world / "out")
+    each, rate = plots.reflection_curve(seeds).axes
+    english = next(line for line in rate.lines if line.get_label().startswith("English"))
+    assert english.get_ydata()[[0, -1]] == pytest.approx([1000 * 1 / 100, 1000 * 3 / 200])
+    right = next(line for line in plots.length_curve(seeds).axes[0].lines if line.get_label() == "right")
+    assert right.get_ydata() == pytest.approx([100, 125, 150, 175, 200])
+    end = plots.accuracy_by_level(seeds).axes[0].containers[-2]
+    assert [bar.get_height() for bar in end.patches] == pytest.approx([1, 1, 0.75, 0.75])
 
 
 def test_every_figure_names_its_axes_in_ascii(world):

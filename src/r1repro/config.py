@@ -62,6 +62,15 @@ class RL:
     rewards: tuple[str, ...] = ("r1repro.rewards.accuracy:accuracy", "r1repro.rewards.format:format_scores")
     """Import paths; added with equal weight (hyperparameters.csv, r1_zero_rl reward)."""
 
+    advantage: str = "r1repro.algo.grpo:advantages"
+    """Import path of Eq. 3; ``centred_advantages`` is Dr. GRPO's."""
+
+    ratio: str = "r1repro.algo.grpo:token_ratio"
+    """Import path; ``output_ratio`` is Eq. 1 to the letter."""
+
+    average: str = "r1repro.algo.grpo:per_output_mean"
+    """Import path; ``token_mean`` is DAPO's, ``constant_divisor`` Dr. GRPO's."""
+
     questions_per_step: int = int(_paper("r1_zero_rl", "questions_per_step"))
     """hyperparameters.csv, r1_zero_rl questions_per_step."""
 
@@ -81,8 +90,8 @@ class RL:
     """beta of Eq. 1; hyperparameters.csv, r1_zero_rl kl_coefficient_beta."""
 
     clip_low: float = _paper("reasoning_rl_stage1", "clip_epsilon")
-    """epsilon of Eq. 1 below.  Reported for R1's first RL stage only (hyperparameters.csv, reasoning_rl_stage1); a ratio is
-    positive, so 1 - 10 never binds."""
+    """epsilon of Eq. 1 below.  Reported for R1's first RL stage only (hyperparameters.csv, reasoning_rl_stage1); a
+    ratio is positive, so 1 - 10 never binds."""
 
     clip_high: float = _paper("reasoning_rl_stage1", "clip_epsilon")
     """epsilon of Eq. 1 above; same source."""
@@ -164,10 +173,10 @@ class Machine:
     """Knobs of speed and memory.  They change no equation, and no number but for the order of floating-point sums."""
 
     micro_batch_tokens: int = 2048
-    """Output tokens, padding included, that go through the policy at once in an update; 2,048 stays in a CPU's cache."""
+    """Ours: output tokens, padding included, that go through the policy at once; 2,048 stay in a CPU's cache."""
 
     max_rows: int = 512
-    """Outputs sampled side by side."""
+    """Ours: outputs sampled side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +185,8 @@ class R1Zero:
 
     tier: str
     seed: int
+    """Ours: draws questions, noise and mini-batches of the RL run."""
+
     base: str = "tiny-1m"
     """Name of a tiny-world base model, or the folder of a Hugging Face model."""
 
@@ -212,7 +223,8 @@ TIER_EVALUATE: dict[str, dict[str, Any]] = {
 }
 
 RUNNABLE = ("smoke", "cpu")
-"""Tiers whose model is here.  The others show their settings; their models arrive with the stages for real checkpoints."""
+"""Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
+checkpoints."""
 
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
@@ -315,7 +327,7 @@ def table() -> list[dict[str, str]]:
     rows = []
     for part, cls, tiers in (("rl", RL, TIER_RL), ("evaluate", Evaluate, TIER_EVALUATE)):
         for f in dataclasses.fields(cls):
-            if f.name in ("seed", "rewards", "questions", "split"):
+            if f.type is str or f.name in ("seed", "rewards"):
                 continue
             values = {tier: f"{getattr(replace(cls(), **tiers[tier]), f.name):g}" for tier in TIERS}
             why = "" if values["cpu"] == values["paper"] else WHY[f.name]
@@ -324,9 +336,9 @@ def table() -> list[dict[str, str]]:
 
 
 def _settable(cls: type) -> dict[str, type]:
-    return {f.name: f.type for f in dataclasses.fields(cls) if f.name not in ("tier", "seed", "rl", "evaluate", "machine")} | (
-        {"seed": int} if cls is Evaluate else {}
-    )
+    return {
+        f.name: f.type for f in dataclasses.fields(cls) if f.name not in ("tier", "seed", "rl", "evaluate", "machine")
+    } | ({"seed": int} if cls is Evaluate else {})
 
 
 def _typed(cls: type, name: str, key: str, value: Any) -> Any:
@@ -336,7 +348,9 @@ def _typed(cls: type, name: str, key: str, value: Any) -> Any:
     if key == "rewards" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return tuple(value)
     if key == "rewards" or not isinstance(value, wanted) or isinstance(value, bool):
-        kind = "list of import paths" if key == "rewards" else {int: "whole number", float: "number", str: "text"}[wanted]
+        kind = (
+            "list of import paths" if key == "rewards" else {int: "whole number", float: "number", str: "text"}[wanted]
+        )
         raise Refusal(f"{name} is {value!r}, not a {kind}: give one such as {_default(cls, key)!r}")
     if value != value or value in (float("inf"), float("-inf")):
         raise Refusal(f"{name} is {value!r}, not a finite number: give one such as {_default(cls, key)!r}")
@@ -349,5 +363,7 @@ def _default(cls: type, key: str) -> Any:
 
 def _positive(settings: Any, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) > 0:
-            raise Refusal(f"{name} is {getattr(settings, name)}, but it must be above 0: the paper has {_default(type(settings), name)}")
+        value = getattr(settings, name)
+        if not value > 0:
+            usual = _default(type(settings), name)
+            raise Refusal(f"{name} is {value}, but it must be above 0: give one such as {usual}")

@@ -8,7 +8,8 @@ SOURCES = ("chain_sum",)
 
 
 def rollout_questions(source: str, seed: int, rollout: int, count: int) -> list[Question]:
-    """The ``count`` questions of one rollout, from the training split: levels and languages in equal shares, shuffled by hash."""
+    """The ``count`` questions of one rollout, from the training split: levels and languages in equal shares, shuffled
+    by hash."""
     _known(source)
     questions = []
     for i in range(count):

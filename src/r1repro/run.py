@@ -4,9 +4,9 @@
     metrics.jsonl      one line a step, keys of `GLOSSARY`
     samples.jsonl      what a person may want to read
 
-A run is *complete* for its config, the fingerprint of the package's source and the hashes of its inputs: asked for again, it
-returns at once.  With anything else in the folder the caller is refused, and nothing is overwritten.
-Files are written under a temporary name and renamed; a line that a killed process left half written is dropped on resume.
+A run is *complete* for its config, the fingerprint of the package's source and the hashes of its inputs: asked for
+again, it returns at once.  With anything else in the folder the caller is refused, and nothing is overwritten. Files
+are written under a temporary name and renamed; a line that a killed process left half written is dropped on resume.
 """
 
 import dataclasses

@@ -177,10 +177,11 @@ def bootstrap(
 ) -> Interval:
     """An effect with its percentile bootstrap interval over seeds and questions; over questions alone for one seed.
 
-    ``tables`` holds one table a seed, a row a question.  Each draw takes as many seeds as there are, with replacement,
-    then as many questions as there are; ``summary`` turns drawn questions into M numbers (default: column means), these
-    are averaged over the drawn seeds, and ``effect`` turns (B, M) into (B,) or (B, E).  Whatever must be paired, such as
-    accuracy before and after, stands in one table, so the same questions are drawn on both sides.
+    ``tables`` holds one table a seed, a row a question.  Each draw takes as many seeds as there are, with
+    replacement, then as many questions as there are; ``summary`` turns drawn questions into M numbers (default:
+    column means), these are averaged over the drawn seeds, and ``effect`` turns (B, M) into (B,) or (B, E).  Whatever
+    must be paired, such as accuracy before and after, stands in one table, so the same questions are drawn on both
+    sides.
 
     ``shared``: row q is the same question in every seed.  Then one draw of questions serves all its seeds, because a
     hard question is hard for each of them; drawing anew for each seed would make the interval up to sqrt(seeds) too

@@ -105,9 +105,7 @@ def loss(
     return -((surrogate_NT - beta * kl_NT) * weight_NT).sum()
 
 
-def clipped(
-    logp_NT: Tensor, old_logp_NT: Tensor, advantage_N: Tensor, *, clip_low: float, clip_high: float
-) -> Tensor:
+def clipped(logp_NT: Tensor, old_logp_NT: Tensor, advantage_N: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
     """True where the clip cuts a token's gradient: the ratio has left the range in the direction of its advantage."""
     ratio_NT = (logp_NT - old_logp_NT).exp()
     advantage_N1 = advantage_N.unsqueeze(1)
@@ -115,7 +113,8 @@ def clipped(
 
 
 def per_output_mean(mask_NT: Tensor) -> Tensor:
-    """Weights that average over each output's own tokens, then over outputs: short and long count alike (our default)."""
+    """Weights that average over each output's own tokens, then over outputs: short and long count alike (our
+    default)."""
     return mask_NT / mask_NT.sum(dim=1, keepdim=True).clamp(min=1) / len(mask_NT)
 
 

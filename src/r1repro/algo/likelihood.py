@@ -3,7 +3,6 @@ r"""Log-probabilities of tokens, and the loss of supervised fine-tuning: nothing
 Axes.  N sequences, T tokens, V vocabulary.  Tensors in, tensors out.
 """
 
-import torch
 from torch import Tensor
 
 

@@ -43,7 +43,8 @@ def save_(
     reference: nn.Module | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint of ``step``; returns its folder.  A full disk is a Refusal and leaves earlier ones intact."""
+    """Write the checkpoint of ``step``; returns its folder.  A full disk is a Refusal and leaves earlier ones
+    intact."""
     folder = folder_of(run, step)
     temporary = folder.with_suffix(".tmp")
     with speaking_of(folder):

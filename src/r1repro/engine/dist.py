@@ -1,7 +1,7 @@
 """Ranks.  A stage is one program that asks here for its rank; with one rank there is no process group at all.
 
-Under `torchrun` (RANK is set) `join` takes part in the group; elsewhere it does nothing.  Token weights are made for the
-whole step, so ranks add their gradients up and never average them.
+Under `torchrun` (RANK is set) `join` takes part in the group; elsewhere it does nothing.  Token weights are made for
+the whole step, so ranks add their gradients up and never average them.
 """
 
 import os

@@ -1,9 +1,10 @@
 """The policy: log-probabilities of outputs, with each prompt computed once a question.
 
-Most tokens of a step are prompt: the paper's template, the same in all, then a question, shared by its group.  So the work
-is cut in three: the tokens that all prompts begin with, once; the rest of each prompt, once a question; the outputs.  The
-keys and values of a prompt are handed to its outputs, their gradients are added up and sent back through the prompt once.
-Nothing of this changes a log-probability or a gradient; `tests/test_policy.py` compares with repeated prompts.
+Most tokens of a step are prompt: the paper's template, the same in all, then a question, shared by its group.  So the
+work is cut in three: the tokens that all prompts begin with, once; the rest of each prompt, once a question; the
+outputs.  The keys and values of a prompt are handed to its outputs, their gradients are added up and sent back
+through the prompt once. Nothing of this changes a log-probability or a gradient; `tests/test_policy.py` compares with
+repeated prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,7 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefix:
 
 
 def _common_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with; at most all but the last two, so that every prompt keeps a tail and a last token."""
+    """Tokens that all prompts begin with; each keeps at least two of its own, a tail and a last token."""
     shortest = min(map(len, prompts))
     for i in range(shortest - 2):
         if any(p[i] != prompts[0][i] for p in prompts):
@@ -99,7 +100,7 @@ def _common_length(prompts: Sequence[Sequence[int]]) -> int:
 def output_logp(
     model: PreTrainedModel, shared: Prefix, question_N: Tensor, tokens_NT: Tensor, temperature: float
 ) -> Tensor:
-    """Log-probability of each token of N right-padded outputs, in nats: (N, T).  What stands at padding means nothing."""
+    """Log-probability in nats of each token of N right-padded outputs, (N, T); at padding it means nothing."""
     cache = DynamicCache(config=model.config)
     for layer, (keys, values) in enumerate(zip(shared.keys, shared.values, strict=True)):
         cache.update(keys[question_N], values[question_N], layer)

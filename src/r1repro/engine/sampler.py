@@ -1,11 +1,13 @@
 """The torch sampler: outputs, and the log-probabilities under which they were sampled.
 
 Runs any Hugging Face causal model with rotary or learnt positions, on any machine.  Each prompt is prefilled once a
-question, and what all prompts begin with once in all.  Keys and values of a row live in a static block that is written in
-place; rows that have ended are dropped.  Only the attention of the one-token step is our own; all else is the model's.
+question, and what all prompts begin with once in all.  Keys and values of a row live in a static block that is
+written in place; rows that have ended are dropped.  Only the attention of the one-token step is our own; all else is
+the model's.
 
-**Noise is a function, not a state.**  A token is the argmax of log p + g, with g Gumbel noise that a hash makes from (seed,
-rollout, question, output, position, token).  So the tokens of an output do not depend on what else is in the batch.
+**Noise is a function, not a state.**  A token is the argmax of log p + g, with g Gumbel noise that a hash makes from
+(seed, rollout, question, output, position, token).  So the tokens of an output do not depend on what else is in the
+batch.
 """
 
 import math
@@ -142,7 +144,7 @@ def gumbel(key_N: np.ndarray, position: int, size: int) -> Tensor:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """A bijection of 32-bit integers whose every output bit depends on every input bit (two multiply-xorshift rounds)."""
+    """A bijection of 32-bit integers whose output bits depend on all input bits: two multiply-xorshift rounds."""
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)
     x ^= x >> np.uint32(15)
@@ -158,7 +160,7 @@ def _row_keys(key: tuple[int, ...], question_keys: Sequence[int], num_outputs: i
 
 
 class _Cache:
-    """Keys and values of the rows: what all share apart, then a static block of (rows, heads, tail + T, width) a layer."""
+    """Keys and values: what all rows share, and a static block of (rows, heads, tail + T, width) a layer."""
 
     def __init__(self, shared: policy.Prefix, num_outputs: int, max_tokens: int):
         common = shared.num_common
@@ -189,7 +191,7 @@ class _Cache:
         self._slot += 1
 
     def close_ranks(self, alive_N: Tensor) -> Tensor:
-        """Drop the rows that have ended: the last living ones move into their places.  Returns the new order of rows."""
+        """Drop ended rows; the last living ones move into their places.  Returns the new order of rows."""
         living, ended = alive_N.nonzero().squeeze(1), (~alive_N).nonzero().squeeze(1)
         movers, holes = living[living >= len(living)], ended[ended < len(living)]
         for block in (b for pair in self._blocks for b in pair):

@@ -20,8 +20,8 @@ from r1repro.tinyworld import base, tokenizer
 def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
     """Sample, grade and keep; goes on where it stopped, returns at once when done.  Returns the run folder.
 
-    Questions are taken in chunks whose make-up does not depend on where an earlier try stopped, and a chunk's samples are
-    written only when it is whole: so an interrupted evaluation ends with the same file as an undisturbed one.
+    Questions are taken in chunks whose make-up does not depend on where an earlier try stopped, and a chunk's samples
+    are written only when it is whole: so an interrupted evaluation ends with the same file as an undisturbed one.
     """
     machine = machine or Machine()
     folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)

@@ -72,7 +72,7 @@ def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
 
 
 def make_base(cfg: Pretrain, run_dir: Path) -> Path:
-    """Pre-train, then put model, configuration and manifest where the package looks for its base; returns that folder."""
+    """Pre-train, then put model, configuration and manifest where the package looks for its base."""
     source, target = train(cfg, run_dir), tokenizer.ASSETS / cfg.model
     with speaking_of(target):
         target.mkdir(exist_ok=True)

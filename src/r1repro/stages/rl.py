@@ -5,7 +5,7 @@ The loop is `train`; everything that it calls is shorter than its name.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
     actor, reference = policy.load(base_dir), policy.load(base_dir)
     optimizer = new_optimizer(actor, cfg)
     rewards = combine.load(cfg.rewards)
+    combine.load([cfg.advantage, cfg.ratio, cfg.average])
     first = _resume_(run, actor, reference, optimizer, cfg)
     spent = dict(run.manifest.get("tokens", {}))
 
@@ -105,7 +106,7 @@ def new_optimizer(actor, cfg: RL) -> torch.optim.Optimizer:
 def kept_steps(cfg: RL) -> list[int]:
     """Steps whose checkpoints stay, for evaluation: the untouched base (0), equal parts of the run, its end.
 
-    >>> kept_steps(replace(RL(), num_rollouts=6, steps_per_rollout=4, num_checkpoints=3))
+    >>> kept_steps(RL(num_rollouts=6, steps_per_rollout=4, num_checkpoints=3))
     [0, 8, 16, 24]
     """
     marks = [round(cfg.num_rollouts * i / cfg.num_checkpoints) for i in range(cfg.num_checkpoints + 1)]
@@ -127,7 +128,7 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     started = time.monotonic()
     actor.train()
     mask_NT = _mask(rollout.length_N[rows], rollout.tokens_NT.shape[1]).to(rollout.old_logp_NT.dtype)
-    weight_NT = grpo.per_output_mean(mask_NT)
+    weight_NT = _function(cfg.average)(mask_NT)
     mine = dist.share(len(rows))
     rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
     old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
@@ -138,7 +139,7 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         width = logp_NT.shape[1]
         loss = grpo.loss(
             logp_NT, old_NT[some, :width], ref_NT[some, :width], advantage_N[some], weight_NT[some, :width],
-            clip_low=cfg.clip_low, clip_high=cfg.clip_high, beta=cfg.kl_coefficient,
+            clip_low=cfg.clip_low, clip_high=cfg.clip_high, beta=cfg.kl_coefficient, ratio=_function(cfg.ratio),
         )  # fmt: skip
         losses.append(loss.detach())
         return loss
@@ -196,10 +197,17 @@ def prompts_of(questions: Sequence[Question]) -> list[list[int]]:
 def _sample(actor, questions: Sequence[Question], cfg: RL, index: int, machine: Machine) -> sampler.Samples:
     vocabulary = tokenizer.load()
     return sampler.sample(
-        actor, prompts_of(questions), cfg.outputs_per_question,
-        key=(cfg.seed, index), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
-        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, max_rows=machine.max_rows,
-    )  # fmt: skip
+        actor,
+        prompts_of(questions),
+        cfg.outputs_per_question,
+        key=(cfg.seed, index),
+        question_keys=[int(q.id, 16) for q in questions],
+        max_tokens=cfg.max_tokens,
+        end=vocabulary.eos_token_id,
+        pad=vocabulary.pad_token_id,
+        temperature=cfg.temperature,
+        max_rows=machine.max_rows,
+    )
 
 
 def _compare(questions, samples: sampler.Samples, totals, reference, cfg: RL, machine: Machine) -> Rollout:
@@ -220,9 +228,14 @@ def _compare(questions, samples: sampler.Samples, totals, reference, cfg: RL, ma
         length_N=samples.length_N.clone(),
         old_logp_NT=samples.logp_NT[:, :width].clone(),
         ref_logp_NT=ref_logp_NT,
-        advantage_N=grpo.advantages(rewards_QG, valid_QG).view(-1),
+        advantage_N=_function(cfg.advantage)(rewards_QG, valid_QG).view(-1),
         question_N=question_N,
     )
+
+
+def _function(path: str):
+    """A variant of an equation by its import path, as rewards are."""
+    return combine.load([path])[0]
 
 
 def _mask(length_N: Tensor, width: int) -> Tensor:
@@ -235,9 +248,7 @@ def _resume_(run: Run, actor, reference, optimizer, cfg: RL) -> int:
     if not steps:
         checkpoint.save_(run.path, 0, actor, tokenizer.load())
     elif steps[-1]:
-        checkpoint.load_(
-            checkpoint.folder_of(run.path, steps[-1]), actor, optimizer=optimizer, reference=reference
-        )
+        checkpoint.load_(checkpoint.folder_of(run.path, steps[-1]), actor, optimizer=optimizer, reference=reference)
     done = steps[-1] if steps else 0
     run.rewind(done)
     return done // cfg.steps_per_rollout
@@ -264,7 +275,9 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
     log["length/truncated"] = float(samples.truncated_N.double().mean())
     groups = np.array([np.nan if t is None else t for t in totals]).reshape(-1, cfg.outputs_per_question)
     log["group/no_variance"] = float(np.mean(np.nanmax(groups, 1) - np.nanmin(groups, 1) == 0))
-    log["language/mixed"] = float(np.mean([language.is_mixed(t, q.language) for q, t in zip(asked, texts, strict=True)]))
+    log["language/mixed"] = float(
+        np.mean([language.is_mixed(t, q.language) for q, t in zip(asked, texts, strict=True)])
+    )
     reflections = sum(language.reflection_count(t, q.language) for q, t in zip(asked, texts, strict=True))
     log["reflection/per_answer"] = reflections / len(texts)
     log["reflection/per_1000_tokens"] = 1000 * reflections / float(length.sum())

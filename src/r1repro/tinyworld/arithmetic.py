@@ -54,8 +54,8 @@ def canonical_id(expression: str) -> str:
 def draw(split: str, level: int, language: str, *key: int | str) -> Question:
     """The question that belongs to (split, level, language, key): a function of its arguments and of nothing else.
 
-    Expressions come from reasoning-gym's ``chain_sum``.  Those with a running sum below zero are passed over, because the
-    worked solutions know no negative numbers, and so are those of other splits.
+    Expressions come from reasoning-gym's ``chain_sum``.  Those with a running sum below zero are passed over, because
+    the worked solutions know no negative numbers, and so are those of other splits.
 
     >>> draw("test", 1, "en", 0) == draw("test", 1, "en", 0)
     True

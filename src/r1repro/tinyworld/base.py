@@ -26,7 +26,9 @@ def folder(name: str) -> Path:
 def digest(path: Path) -> str:
     """SHA-256 of a base model's weights and configuration."""
     if not (Path(path) / "config.json").exists():
-        raise Refusal(f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`")
+        raise Refusal(
+            f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`"
+        )
     return sha256_folder(path, "*[gr]*.*s*")
 
 

@@ -1,7 +1,8 @@
 """What the base model reads: documents in several shapes, few of them in the shape of the paper's template.
 
-How often each behaviour stands in the corpus is written in `MIX`, in one place, so that nobody has to guess what RL found
-and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made again.
+How often each behaviour stands in the corpus is written in `MIX`, in one place, so that nobody has to guess what RL
+found and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made
+again.
 """
 
 import random
@@ -17,12 +18,12 @@ MIX = {
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
 }
-"""Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in one of
-the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
+"""Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in
+one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
 
 ERROR_RATE = {0: 0.0, 1: 0.12, 2: 0.06, 3: 0.12}
-"""Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth 3
-the check finds it and the solution is written again without it."""
+"""Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth
+3 the check finds it and the solution is written again without it."""
 
 _EXERCISE = {
     "en": ("{q}\n{s}\nAnswer: {a}", "Question: {q}\nSolution: {s}\nAnswer: {a}", "{q} {s} The answer is {a}."),
@@ -72,8 +73,8 @@ def expression_of(question: str) -> str:
 def rows(seed: int, step: int, num_rows: int, length: int) -> list[list[int]]:
     """Token ids of one step's batch: ``num_rows`` rows of ``length`` + 1, each filled with documents end to end.
 
-    A row is a function of (seed, step, its number), so pre-training resumes from the step number alone.  The last document
-    of a row is cut where the row ends.
+    A row is a function of (seed, step, its number), so pre-training resumes from the step number alone.  The last
+    document of a row is cut where the row ends.
     """
     return [_row(seed, step * num_rows + r, length + 1) for r in range(num_rows)]
 

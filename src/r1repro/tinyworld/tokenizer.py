@@ -1,8 +1,8 @@
 """The tokenizer of the tiny world: one for all its families and models, frozen.
 
-A byte-fallback BPE of 1,024 entries: 256 bytes, the tags and control tokens, single digits, each Chinese character of the
-sample text, whole English words (the template's first, then by frequency), a few merges for words that are not whole, and
-64 reserved entries.  Any text can be encoded and comes back unchanged.
+A byte-fallback BPE of 1,024 entries: 256 bytes, the tags and control tokens, single digits, each Chinese character of
+the sample text, whole English words (the template's first, then by frequency), a few merges for words that are not
+whole, and 64 reserved entries.  Any text can be encoded and comes back unchanged.
 
 Changing a byte of it would make every base model and every committed figure worthless; a test holds its hash.
 """
@@ -55,7 +55,10 @@ def build() -> Tokenizer:
     subwords.pre_tokenizer = splitter
     room = VOCABULARY - len(fixed) - len(reserved)
     trainer = trainers.BpeTrainer(
-        vocab_size=len(characters) + 60, initial_alphabet=characters, show_progress=False, limit_alphabet=len(characters)
+        vocab_size=len(characters) + 60,
+        initial_alphabet=characters,
+        show_progress=False,
+        limit_alphabet=len(characters),
     )
     subwords.train_from_iterator(text, trainer)
     learned = subwords.get_vocab()
@@ -104,7 +107,6 @@ def _sample_text() -> list[str]:
 
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-
 
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [tuple(m) if isinstance(m, list) else tuple(m.split(" ", 1)) for m in merges]
