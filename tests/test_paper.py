@@ -48,7 +48,7 @@ def test_claims_are_numbered_without_gaps_and_complete():
 def test_a_claim_has_a_rule_and_a_unit_or_a_reason_why_not():
     for claim in paper.claims():
         assert bool(claim.rule) == bool(claim.unit) == (not claim.untested_because), claim.id
-        assert claim.unit in ("", "accuracy", "ratio")
+        assert claim.unit in ("", "accuracy", "correlation", "ratio")
     assert {claim.id for claim in paper.claims() if claim.rule} == {
         "C01", "C02", "C03", "C04", "C06", "C08", "C09", "C30",
     }  # fmt: skip

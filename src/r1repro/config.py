@@ -30,7 +30,7 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 1500
+    steps: int = 1200
     """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in under half an hour."""
 
     rows: int = 16
@@ -197,11 +197,11 @@ class R1Zero:
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=3e-4, max_tokens=96,
+        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=3e-4, max_tokens=128,
         refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=24, learning_rate=1e-4, max_tokens=256,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=24, learning_rate=1e-4, max_tokens=384,
         refresh_reference_every=32, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -214,8 +214,8 @@ TIER_RL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
-    "smoke": dict(num_questions=20, k=4, max_tokens=96),
-    "cpu": dict(num_questions=200, max_tokens=256),
+    "smoke": dict(num_questions=20, k=4, max_tokens=128),
+    "cpu": dict(num_questions=200, max_tokens=384),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -231,7 +231,7 @@ WHY = {
     "steps_per_rollout": "fewer mini-batches a rollout: still off-policy, so that ratio and clip matter",
     "num_rollouts": "what a few minutes on two cores hold",
     "learning_rate": "a model 700,000 times smaller moves in larger steps",
-    "max_tokens": "the longest checked solution takes about 250 tokens",
+    "max_tokens": "the longest checked solution takes about 320 tokens",
     "refresh_reference_every": "a shorter run, refreshed about as often in proportion",
     "num_checkpoints": "the paper evaluates more often; each evaluation costs half a minute here",
     "num_questions": "generated, so as many as the time allows",

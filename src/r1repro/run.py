@@ -167,7 +167,8 @@ def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 def read_lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028 inside a text
+    return [json.loads(line) for line in lines if line]
 
 
 def drop_torn_line(file: Path) -> None:

@@ -5,9 +5,9 @@ The depths, in the order of their price in tokens:
     0  answer at once            the sum is 214.
     1  a line a term             first 57+87=144, then 144+70=214.
     2  digit by digit            57+87: 7+7=14 carry, 5+8+1=14, so 144. ...
-    3  digit by digit, then checked backwards; a mistake that the check finds is mended:
-                                 let me check: 214-70=144, 144-87=57, right.
-                                 let me check: 213-70=143, 143-87=56, wait, 56 is not 57, a mistake, again: ...
+    3  digit by digit, each line then checked by taking the term off again; a mistake that is found is mended:
+                                 57+87: 7+7=14 carry, 5+8+1=14, so 144. check: 144-87=57, right.
+                                 57+87: 7+7=15 carry, 5+8+1=14, so 145. check: 145-87=58, wait, a mistake, again: ...
 
 All four are in the corpus that the base model reads (`corpus.py` says how often).  So none of these behaviours is
 invented by RL here: RL finds out which of them pays, and makes it frequent and reliable.
@@ -23,8 +23,8 @@ from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
 
 from r1repro.records import Question
 
-LEVELS = {1: (2, 2), 2: (3, 2), 3: (4, 2), 4: (3, 3), 5: (5, 3)}
-"""Level -> (terms, digits a term).  One answer takes 1, 2, 3, 2, 4 additions of 2, 2, 2, 3, 3 digits."""
+LEVELS = {1: (2, 2), 2: (3, 2), 3: (4, 2), 4: (3, 3), 5: (6, 3)}
+"""Level -> (terms, digits a term).  One answer takes 1, 2, 3, 2, 5 additions of 2, 2, 2, 3, 3 digits."""
 
 DEPTHS = ("answer_at_once", "line_a_term", "digit_by_digit", "checked")
 
@@ -105,13 +105,13 @@ def running_sums(expression: str) -> list[int]:
 _WORDS = {
     "en": dict(
         at_once="the sum is {0}.", first="first {0}", then=", then {0}", stop=".", head="{0}: ", carry=" carry",
-        borrow=" borrow", comma=", ", so=", so {0}.", check="let me check: {0}", right=", right.",
-        wrong=", wait, {0} is not {1}, a mistake, again:",
+        borrow=" borrow", comma=", ", so=", so {0}.", check=" check: {0}", right=", right.",
+        wrong=", wait, a mistake, again: ",
     ),
     "zh": dict(
         at_once="和是{0}。", first="先{0}", then="，再{0}", stop="。", head="{0}：", carry="进",
-        borrow="借", comma="，", so="，得{0}。", check="检查一下：{0}", right="，正确。",
-        wrong="，等等，{0}不是{1}，有错误，重新算：",
+        borrow="借", comma="，", so="，得{0}。", check=" 检查：{0}", right="，正确。",
+        wrong="，等等，有错误，重新算：",
     ),
 }  # fmt: skip
 
@@ -130,14 +130,7 @@ def solve(
         return _WORDS[language()]["at_once"].format(sum(terms)), sum(terms)
     if depth == 1:
         return _line_a_term(terms, language, error_rate, rng)
-    text, answer = _digit_by_digit(terms, language, error_rate, rng)
-    if depth == 2:
-        return text, answer
-    check, first = _backwards(answer, terms, language())
-    if first == terms[0]:
-        return f"{text} {check}", answer
-    again, answer = _digit_by_digit(terms, language, 0.0, rng)
-    return f"{text} {check} {again}", answer
+    return _digit_by_digit(terms, language, error_rate, rng, checked=depth == 3)
 
 
 def _line_a_term(terms: Sequence[int], language, error_rate, rng) -> tuple[str, int]:
@@ -149,12 +142,20 @@ def _line_a_term(terms: Sequence[int], language, error_rate, rng) -> tuple[str, 
     return text + _WORDS[language()]["stop"], total
 
 
-def _digit_by_digit(terms: Sequence[int], language, error_rate, rng) -> tuple[str, int]:
+def _digit_by_digit(terms: Sequence[int], language, error_rate, rng, *, checked: bool) -> tuple[str, int]:
     total, lines = terms[0], []
     for term in terms[1:]:
+        words = _WORDS[language()]
         wrong_at = rng.randrange(2) if rng.random() < error_rate else None
-        line, total = _one_addition(total, term, _WORDS[language()], wrong_at, rng)
+        line, result = _one_addition(total, term, words, wrong_at, rng)
+        if checked:
+            back = result - term
+            line += words["check"].format(f"{result}{-term:+d}={back}") + words["right" if back == total else "wrong"]
+            if back != total:
+                again, result = _one_addition(total, term, words, None, rng)
+                line += again
         lines.append(line)
+        total = result
     return " ".join(lines), total
 
 
@@ -178,16 +179,6 @@ def _one_addition(a: int, term: int, words: dict[str, str], wrong_at: int | None
         result += 10 ** len(digits)
         parts[-1] = parts[-1].removesuffix(words["carry"])
     return words["head"].format(f"{a}{term:+d}") + words["comma"].join(parts) + words["so"].format(result), result
-
-
-def _backwards(answer: int, terms: Sequence[int], language: str) -> tuple[str, int]:
-    """Take the terms off again, last first: the number arrived at must be the first term."""
-    words, total, steps = _WORDS[language], answer, []
-    for term in reversed(terms[1:]):
-        steps.append(f"{total}{-term:+d}={total - term}")
-        total -= term
-    end = words["right"] if total == terms[0] else words["wrong"].format(total, terms[0])
-    return words["check"].format(words["comma"].join(steps)) + end, total
 
 
 def _slip(value: int, rng: random.Random) -> int:

@@ -13,17 +13,17 @@ from r1repro.tinyworld import arithmetic, tokenizer
 
 MIX = {
     "shape": {"exercise": 0.44, "dialogue": 0.18, "template": 0.10, "drill": 0.25, "prose": 0.03},
-    "level": {1: 0.22, 2: 0.22, 3: 0.20, 4: 0.20, 5: 0.16},
-    "depth": {0: 0.48, 1: 0.27, 2: 0.17, 3: 0.08},
+    "level": {1: 0.28, 2: 0.26, 3: 0.20, 4: 0.20, 5: 0.06},
+    "depth": {0: 0.60, 1: 0.27, 2: 0.08, 3: 0.05},
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
 }
 """Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in
 one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
 
-ERROR_RATE = {0: 0.0, 1: 0.12, 2: 0.06, 3: 0.12}
+ERROR_RATE = {0: 0.0, 1: 0.12, 2: 0.06, 3: 0.15}
 """Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth
-3 the check finds it and the solution is written again without it."""
+3 the check finds it and the line is written again without it."""
 
 _EXERCISE = {
     "en": ("{q}\n{s}\nAnswer: {a}", "Question: {q}\nSolution: {s}\nAnswer: {a}", "{q} {s} The answer is {a}."),

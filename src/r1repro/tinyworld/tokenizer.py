@@ -1,8 +1,8 @@
 """The tokenizer of the tiny world: one for all its families and models, frozen.
 
 A byte-fallback BPE of 1,024 entries: 256 bytes, the tags and control tokens, single digits, each Chinese character of
-the sample text, whole English words (the template's first, then by frequency), a few merges for words that are not
-whole, and 64 reserved entries.  Any text can be encoded and comes back unchanged.
+the sample text, whole English words (those of the template and of the paper's reflection list first, then by
+frequency), a few merges, and 64 reserved entries.  Any text can be encoded and comes back unchanged.
 
 Changing a byte of it would make every base model and every committed figure worthless; a test holds its hash.
 """
@@ -18,11 +18,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from r1repro import paper
+from r1repro.rewards.language import REFLECTION_EN
 from r1repro.run import sha256_file
 from r1repro.tinyworld import arithmetic
 
 VOCABULARY = 1024
 NUM_RESERVED = 64
+NUM_MERGES = 24
 END, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 ASSETS = Path(str(resources.files("r1repro.tinyworld"))) / "assets"
@@ -46,6 +48,7 @@ def build() -> Tokenizer:
     splitter = pre_tokenizers.Split(Regex(_PIECES), "isolated")
     counts = Counter(piece for line in text for piece, _ in splitter.pre_tokenize_str(line))
     template = {p for p, _ in splitter.pre_tokenize_str(paper.template(""))}
+    reflection = {f" {word}" for word in REFLECTION_EN}
 
     fixed = [PAD, END, *TAGS, *(f"<0x{byte:02X}>" for byte in range(256))]
     reserved = [f"<|reserved_{i}|>" for i in range(NUM_RESERVED)]
@@ -55,7 +58,7 @@ def build() -> Tokenizer:
     subwords.pre_tokenizer = splitter
     room = VOCABULARY - len(fixed) - len(reserved)
     trainer = trainers.BpeTrainer(
-        vocab_size=len(characters) + 60,
+        vocab_size=len(characters) + NUM_MERGES,
         initial_alphabet=characters,
         show_progress=False,
         limit_alphabet=len(characters),
@@ -64,7 +67,7 @@ def build() -> Tokenizer:
     learned = subwords.get_vocab()
     merges = _merges(subwords)
     pieces = sorted(learned, key=learned.get)
-    whole = sorted(template - set(pieces)) + [p for p, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
+    whole = sorted((template | reflection) - set(pieces)) + [p for p, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
     for word in whole:
         if len(pieces) < room and word not in pieces:
             pieces.append(word)
