@@ -27,8 +27,8 @@ class Claim:
     """One statement of the paper that a run can support or contradict.
 
     `rule` is what a ledger checks: parts joined by `; `, each `name > number` or `name < number`.  It is empty for a
-    claim that this version does not measure; then `untested_because` says why.  `unit` (accuracy or ratio) sets how
-    narrow an interval must be to count as a measurement.
+    claim that this version does not measure; then `untested_because` says why.  `unit` (accuracy, correlation or
+    ratio) sets how narrow an interval must be to count as a measurement.
     """
 
     id: str

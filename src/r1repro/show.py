@@ -262,8 +262,7 @@ def diagnosis(run_path: Path | str) -> pandas.DataFrame:
     metrics = pandas.DataFrame(_lines(Path(run_path) / "metrics.jsonl"))
     if metrics.empty:
         raise Refusal(f"{run_path} has no metrics yet: train first, then look")
-    last = metrics[metrics["step"] > 0.75 * metrics["step"].max()]
-    late = dict(last.mean())
+    late = {key: column.dropna().tail(max(1, column.count() // 4)).mean() for key, column in metrics.items()}
     late["format ahead"] = late.get("reward/format", nan) - late.get("reward/accuracy", nan)
     late["verdict/failed"] = late.get("verdict/timed_out", nan) + late.get("verdict/error", nan)
     rows = []

@@ -67,8 +67,8 @@ def build() -> Tokenizer:
     learned = subwords.get_vocab()
     merges = _merges(subwords)
     pieces = sorted(learned, key=learned.get)
-    whole = sorted((template | reflection) - set(pieces)) + [p for p, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
-    for word in whole:
+    frequent = sorted(counts, key=lambda piece: (-counts[piece], piece))
+    for word in sorted((template | reflection) - set(pieces)) + frequent:
         if len(pieces) < room and word not in pieces:
             pieces.append(word)
     vocabulary = {piece: i for i, piece in enumerate(fixed + pieces + reserved)}
