@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", default="0")
     made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rl.learning_rate=1e-4")
+    made = verb("variants", _variants, "run what others set differently beside the paper's settings", tier)
+    made.add_argument("--seed", default="0")
     made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
     made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
     made.add_argument("--run-dir", required=True, help="folder for samples and summary")
@@ -105,6 +107,21 @@ def _r1_zero(arguments) -> None:
     seed = _seed(arguments.seed)
     settings = config.r1_zero(arguments.tier, seed, config.parse_overrides(arguments.set))
     sys.stdout.write(f"{r1_zero.run(settings, arguments.run_dir or default_folder(arguments.tier, seed))}\n")
+
+
+def _variants(arguments) -> None:
+    from r1repro import config
+    from r1repro.run import default_folder
+    from r1repro.stages import r1_zero
+
+    config.check_runnable(arguments.tier)
+    seed = _seed(arguments.seed)
+    for row in r1_zero.run_variants(arguments.tier, seed, default_folder(arguments.tier, seed)):
+        for step, summary in row["by_step"].items():
+            sys.stdout.write(
+                f"{row['name']:20} step {step:>4}  pass@1 {summary['pass@1']:.3f}  cons@{summary['k']} "
+                f"{summary['cons@k']:.3f}  length {summary['length']:.0f}  truncated {summary['truncated']:.3f}\n"
+            )
 
 
 def _evaluate(arguments) -> None:

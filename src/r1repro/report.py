@@ -40,7 +40,8 @@ def build(tier: str, out: Path, folder: Path | None = None) -> Path:
     folder = Path(folder or Path(out, tier, "report"))
     seeds = ledger.read(tier, Path(out))
     notebooks = {path.stem: os.path.relpath(path, folder) for path in _notebooks(tier, Path(out), seeds[0].seed)}
-    return _replace(folder, lambda new: _write(new, tier, seeds, notebooks, ledger.problems(seeds)))
+    tables = _tables(tier, Path(out), seeds)
+    return _replace(folder, lambda new: _write(new, tier, seeds, notebooks, ledger.problems(seeds), tables))
 
 
 def publish(tier: str, out: Path, reports: Path) -> Path:
@@ -73,7 +74,7 @@ def publish(tier: str, out: Path, reports: Path) -> Path:
                     "can be published: show fewer or smaller figures in it"
                 )
             notebooks[path.stem] = f"notebooks/{path.name}"
-        _write(new, tier, seeds, notebooks, [])
+        _write(new, tier, seeds, notebooks, [], _tables(tier, out, seeds))
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         if size > LARGEST_REPORT:
             raise Refusal(f"the report of {tier} has {size} bytes, at most {LARGEST_REPORT} can be published")
@@ -143,16 +144,43 @@ def _replace(folder: Path, write: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _write(folder: Path, tier: str, seeds: Sequence[SeedRuns], notebooks: dict[str, str], found: Sequence[str]) -> None:
+def _tables(tier: str, out: Path, seeds: Sequence[SeedRuns]) -> dict[str, list[dict[str, str]]]:
+    """Further tables by their heading: a line a seed, and what other settings gave where they were run."""
+    tables = {"Every seed": [ledger.seed_row(seed) for seed in seeds]}
+    columns = (("pass@1", "pass@1", ".3f"), ("vote", "cons@k", ".3f"), ("tokens", "length", ".0f"))
+    rows = [
+        {
+            "settings": row["name"],
+            "what differs": ", ".join(f"{key} = {value}" for key, value in row["set"].items()) or "the paper's",
+            **{
+                name: " -> ".join(f"{summary[key]:{digits}}" for summary in row["by_step"].values())
+                for name, key, digits in columns
+            },
+        }
+        for file in sorted(Path(out, tier).glob("seed-*/variants.json"))
+        for row in read_json(file)
+    ]
+    return tables | ({"Other settings, one seed, by checkpoint": rows} if rows else {})
+
+
+def _write(
+    folder: Path,
+    tier: str,
+    seeds: Sequence[SeedRuns],
+    notebooks: dict[str, str],
+    found: Sequence[str],
+    tables: dict[str, list[dict[str, str]]],
+) -> None:
+    everybody, seeds = seeds, ledger.of_the_ledger(seeds)
     entries = [ledger.entry(claim, ledger.measure(claim.id, seeds)) for claim in paper.claims()]
     write_json(folder / "claims.json", entries)
-    write_json(folder / "digests.json", _digests(seeds))
+    write_json(folder / "digests.json", _digests(everybody))
     (folder / "figures").mkdir()
     for name in FIGURES:
         about = [seed.metrics for seed in seeds] if name == "diagnosis" else seeds
         getattr(plots, name)(about).savefig(folder / "figures" / f"{name}.png", metadata={"Software": None})
-    write_text(folder / "README.md", _markdown(tier, seeds, entries, notebooks, found))
-    write_text(folder / "index.html", _page(tier, seeds, entries, notebooks, found))
+    write_text(folder / "README.md", _markdown(tier, seeds, entries, notebooks, found, tables))
+    write_text(folder / "index.html", _page(tier, seeds, entries, notebooks, found, tables))
 
 
 def _digests(seeds: Sequence[SeedRuns]) -> list[dict]:
@@ -230,13 +258,14 @@ VERDICTS_TEXT = (
 )
 
 
-def _markdown(
-    tier: str, seeds: Sequence[SeedRuns], entries: Sequence[dict], notebooks: dict[str, str], found: Sequence[str]
-) -> str:
+def _markdown(tier, seeds: Sequence[SeedRuns], entries: Sequence[dict], notebooks, found, tables) -> str:
     lines = [f"# What the runs of tier {tier} say", "", _heading(tier, seeds), ""]
     lines += [f"> **Not for publishing:** {problem}\n" for problem in found]
     lines += [results_table(entries), VERDICTS_TEXT, "", "## Why these verdicts", ""]
     lines += [f"- {entry['id']} {entry['verdict']}: {entry['detail']['why']}" for entry in _measured(entries)]
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", "", "| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row.values()) + " |" for row in rows]
     lines += ["", "## Figures", ""]
     for name, caption in FIGURES.items():
         lines += [f"![{caption}](figures/{name}.png)", "", caption, ""]
@@ -270,14 +299,16 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def _page(
-    tier: str, seeds: Sequence[SeedRuns], entries: Sequence[dict], notebooks: dict[str, str], found: Sequence[str]
-) -> str:
+def _page(tier, seeds: Sequence[SeedRuns], entries: Sequence[dict], notebooks, found, tables) -> str:
     say = html.escape
     body = [f"<h1>DeepSeek-R1, reproduced: tier {say(tier)}</h1>", f"<p>{say(_heading(tier, seeds))}</p>"]
     body += [f'<p class="problem"><strong>Not for publishing:</strong> {say(problem)}</p>' for problem in found]
     body += ["<h2>Claims measured</h2>", f'<p class="small">{say(VERDICTS_TEXT)}</p>']
     body += [_claim_card(entry) for entry in _measured(entries)]
+    for title, rows in tables.items():
+        head = "".join(f"<th>{say(name)}</th>" for name in rows[0])
+        lines = "".join("<tr>" + "".join(f"<td>{say(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
+        body += [f"<h2>{say(title)}</h2>", f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>']
     body += ["<h2>Figures</h2>"]
     for name, caption in FIGURES.items():
         picture = f'<img src="figures/{name}.png" alt="{say(caption)}" loading="lazy">'

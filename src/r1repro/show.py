@@ -69,16 +69,12 @@ def figure(drawn: Figure) -> Image:
     return Image(data=picture.getvalue(), format="png", alt="; ".join(filter(None, titles)), width=width)
 
 
-def tiers() -> Any:
-    """Every setting at every tier beside the paper's value, and why the cpu tier differs: a styled DataFrame."""
-    table = pandas.DataFrame(config.table())
-    text = ["setting", "why the cpu tier differs"]
-    return (
-        table.style.hide(axis="index")
-        .set_uuid("tiers")
-        .set_properties(subset=text, **{"text-align": "left"})
-        .set_properties(subset=["cpu", "paper"], **{"font-weight": "bold"})
-    )
+def tiers() -> Page:
+    """Every setting at every tier beside the paper's value, and why the cpu tier differs."""
+    table = pandas.DataFrame(config.table()).set_index("setting")
+    styled = table.style.set_uuid("tiers").set_properties(subset=["cpu", "paper"], **{"font-weight": "bold"})
+    styled = styled.set_properties(subset=[table.columns[-1]], **{"text-align": "left", "min-width": "20em"})
+    return Page(text=table.to_string(), html=styled.to_html())
 
 
 # Samples to read

@@ -30,6 +30,11 @@ def format_reward(text: str) -> float:
     return float(opens and only_block and bool(answer.strip()))
 
 
+def small_format_scores(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+    """The format reward at a fifth of its weight: not the paper's, for comparison (`config.VARIANTS`)."""
+    return [Score(value=score.value / 5, verdict=score.verdict) for score in format_scores(questions, texts)]
+
+
 def format_scores(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
     """The format reward of each output, right or wrong; the questions play no part."""
     rewards = [format_reward(text) for text in texts]

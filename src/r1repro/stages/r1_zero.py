@@ -4,6 +4,7 @@ from pathlib import Path
 
 from r1repro import config
 from r1repro.engine import checkpoint
+from r1repro.run import read_json, write_json
 from r1repro.stages import evaluate, rl
 from r1repro.tinyworld import base
 
@@ -20,6 +21,22 @@ def run(settings: config.R1Zero, seed_dir: Path | str) -> Path:
         model = checkpoint.folder_of(seed_dir / "r1_zero", step)
         evaluate.run(settings.evaluate, seed_dir / "evaluate" / f"step-{step:06d}", model, settings.machine)
     return seed_dir
+
+
+def run_variants(tier: str, seed: int, seed_dir: Path | str) -> list[dict]:
+    """Run `config.VARIANTS` beside the seed's own run; a row each: name, what is set, and the summaries by step."""
+    rows = []
+    for name, overrides in {"ours": {}, **config.VARIANTS}.items():
+        settings = config.r1_zero(tier, seed, overrides)
+        place = Path(seed_dir) if name == "ours" else Path(seed_dir) / "variants" / name
+        run(settings, place)
+        summaries = {
+            str(step): read_json(place / "evaluate" / f"step-{step:06d}" / "summary.json")
+            for step in rl.kept_steps(settings.rl)
+        }
+        rows.append({"name": name, "set": overrides, "by_step": summaries})
+    write_json(Path(seed_dir) / "variants.json", rows)
+    return rows
 
 
 def base_folder(name: str) -> Path:

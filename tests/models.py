@@ -1,0 +1,256 @@
+"""Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes of their own.
+
+Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a program:
+`record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `rank` serve `test_kill` and `test_dist`.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from r1repro import config
+from r1repro.engine import checkpoint, dist, policy, sampler
+from r1repro.run import sha256_file
+from r1repro.stages import evaluate, pretrain, rl
+from r1repro.tinyworld import base, tokenizer
+
+GOLDEN = Path(__file__).with_name("golden") / "rl.json"
+END, PAD = 0, 1
+"""Of the models with a small vocabulary."""
+
+
+def build(kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64) -> PreTrainedModel:
+    """A random model of an architecture; its end token is likely enough that outputs end at many lengths."""
+    width = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    model = {
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, **width)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(num_key_value_heads=4, **width)),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128)),
+    }[kind]()
+    draw = np.random.default_rng(seed)
+    for name, p in model.named_parameters():
+        if p.ndim > 1:
+            p.data = torch.from_numpy(0.3 * draw.standard_normal(tuple(p.shape)))
+            if "embed_tokens" in name or "lm_head" in name or "wte" in name:
+                p.data[end] *= 3.0
+    model.generation_config.eos_token_id = model.generation_config.bos_token_id = None
+    return model.to(dtype).eval()
+
+
+def save_base(folder: Path, seed: int = 0) -> Path:
+    """A random model over the tiny world's tokenizer, as a base folder."""
+    model = build(size=tokenizer.VOCABULARY, end=tokenizer.load().eos_token_id, seed=seed, dtype=torch.float32)
+    model.save_pretrained(folder)
+    return Path(folder)
+
+
+def small_rl(**changes) -> config.RL:
+    """Settings of an RL run of under a second: 3 rollouts of 2 steps, 16 short outputs each."""
+    small = dict(
+        questions_per_step=2, outputs_per_question=4, steps_per_rollout=2, num_rollouts=3, learning_rate=3e-3,
+        max_tokens=12, refresh_reference_every=4, num_checkpoints=1, rewards=("models:by_text",),
+    )  # fmt: skip
+    return config.RL(**small | changes)
+
+
+def small_evaluation(**changes) -> config.Evaluate:
+    return config.Evaluate(**dict(num_questions=6, k=3, max_tokens=12) | changes)
+
+
+SMALL_MACHINE = config.Machine(micro_batch_tokens=40, max_rows=6)
+
+
+def by_text(questions, texts) -> list[float]:
+    """A reward that any random output can earn: a hash of its text, from 0 to 1."""
+    return [zlib.crc32(text.encode()) % 11 / 10 for text in texts]
+
+
+def fails_for_some(questions, texts) -> list[float | None]:
+    """As `by_text`, but the grader fails on a third of the outputs."""
+    return [None if zlib.crc32(b"fail" + t.encode()) % 3 == 0 else r for t, r in zip(texts, by_text((), texts), strict=True)]
+
+
+def fails_for_all(questions, texts) -> list[None]:
+    return [None] * len(texts)
+
+
+def rollout(actor: PreTrainedModel, cfg: config.RL, index: int = 0) -> rl.Rollout:
+    """A rollout of ``actor`` with random rewards, its reference another random model."""
+    prompts = [[5, 6, 7, 8 + q, 9, *range(10, 11 + q)] for q in range(cfg.questions_per_rollout)]
+    samples = sampler.sample(
+        actor, prompts, cfg.outputs_per_question, key=(cfg.seed, index), question_keys=list(range(len(prompts))),
+        max_tokens=cfg.max_tokens, end=END, pad=PAD, temperature=cfg.temperature,
+    )  # fmt: skip
+    question_N = torch.arange(len(prompts)).repeat_interleave(cfg.outputs_per_question)
+    draw = np.random.default_rng(index)
+    return rl.Rollout(
+        prompts=prompts,
+        tokens_NT=samples.tokens_NT,
+        length_N=samples.length_N,
+        old_logp_NT=samples.logp_NT,
+        ref_logp_NT=policy.all_logp(
+            build(seed=99, dtype=samples.logp_NT.dtype), prompts, question_N, samples.tokens_NT, samples.length_N,
+            temperature=cfg.temperature, max_tokens=10**6,
+        ),
+        advantage_N=torch.from_numpy(draw.standard_normal(len(question_N))).to(samples.logp_NT.dtype),
+        question_N=question_N,
+    )  # fmt: skip
+
+
+def weights_after(cfg: config.RL, machine: config.Machine, steps: int = 3) -> dict[str, torch.Tensor]:
+    """Weights after updates on one recorded rollout, in float64."""
+    actor = build()
+    optimizer, drawn = rl.new_optimizer(actor, cfg), rollout(actor, cfg)
+    for rows in rl.mini_batches(cfg, 0)[:steps]:
+        rl.update_(actor, optimizer, drawn, rows, cfg, machine)
+    return {name: p.detach().clone() for name, p in actor.named_parameters()}
+
+
+THREE_STEPS = dict(steps_per_rollout=3, refresh_reference_every=3, kl_coefficient=0.1)
+
+
+def _rank(folder: Path) -> None:
+    """One rank of `test_dist`: the weights after three steps, written by each rank for itself."""
+    dist.join()
+    weights = weights_after(small_rl(**THREE_STEPS), SMALL_MACHINE)
+    torch.save(weights, folder / f"rank-{dist.rank()}-of-{dist.num_ranks()}.pt")
+    dist.leave()
+
+
+# --- kill: a stage, killed at random moments and started again, beside the same stage left alone
+
+STAGES = {
+    "pretrain": (
+        lambda run, _: pretrain.train(config.Pretrain(model="tiny-test", steps=14, rows=2, length=24, checkpoint_every=3), run),
+        "checkpoints/step-000014/model.safetensors",
+    ),
+    "rl": (
+        lambda run, model: rl.train(small_rl(num_rollouts=6), run, model, SMALL_MACHINE),
+        "checkpoints/step-000012/model.safetensors",
+    ),
+    "evaluate": (
+        lambda run, model: evaluate.run(small_evaluation(num_questions=16), run, model, SMALL_MACHINE),
+        "samples.jsonl",
+    ),
+}
+"""Stage -> how to run it at a small size, and the file that holds its result."""
+
+
+def _kill(folder: Path) -> None:
+    """Run each stage undisturbed and killed; writes what each left to ``folder/results.json``.
+
+    Stages run in forks of this process, so that its imports are paid for once.
+    """
+    base.SHAPES["tiny-test"] = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    model, results = save_base(folder / "base"), {}
+    for stage, (program, result) in STAGES.items():
+        began = time.monotonic()
+        _wait(_fork(program, folder / stage / "left-alone", model))
+        took, kills = time.monotonic() - began, 0
+        for share in (0.3, 0.5, 0.7, 0.9):
+            child = _fork(program, folder / stage / "killed", model)
+            time.sleep(took * (share + random.uniform(-0.1, 0.1)))
+            os.kill(child, signal.SIGKILL)
+            kills += _wait(child) == -signal.SIGKILL
+        _wait(_fork(program, folder / stage / "killed", model))
+        results[stage] = {"kills": kills} | {
+            name: {
+                "hash": sha256_file(folder / stage / name / result),
+                "metrics": _without_times(folder / stage / name / "metrics.jsonl"),
+                "exit": json.loads((folder / stage / name / "manifest.json").read_text())["exit"],
+            }
+            for name in ("left-alone", "killed")
+        }
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def _fork(program, run: Path, model: Path) -> int:
+    child = os.fork()
+    if child:
+        return child
+    program(run, model)
+    os._exit(0)
+
+
+def _wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _without_times(file: Path) -> list[dict]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+# --- golden: ten steps of RL on recorded outputs
+
+GOLDEN_CFG = dict(num_rollouts=5, kl_coefficient=0.05, clip_low=0.2, clip_high=0.28, max_grad_norm=0.5, learning_rate=1e-3)
+GOLDEN_KEYS = ("policy/loss", "policy/grad_norm", "policy/clip_share", "policy/kl_reference_nats", "reward/mean")
+
+
+def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list[dict], list[list[list[int]]]]:
+    """Metrics of ten steps, and the outputs; those of ``tokens`` are taken in place of sampled ones, if given."""
+    model, used, honest = save_base(folder / "base"), [], sampler.sample
+
+    def recorded(actor, prompts, num_outputs, *, key, max_tokens, temperature, pad, end, **rest):
+        if tokens is None:
+            drawn = honest(
+                actor, prompts, num_outputs, key=key, max_tokens=max_tokens, temperature=temperature, pad=pad, end=end, **rest
+            )
+            used.append([row[:n] for row, n in zip(drawn.tokens_NT.tolist(), drawn.length_N.tolist(), strict=True)])
+            return drawn
+        rows = tokens[key[1]]
+        length_N = torch.tensor([len(row) for row in rows])
+        tokens_NT = torch.tensor([row + [pad] * (max_tokens - len(row)) for row in rows])
+        question_N = torch.arange(len(prompts)).repeat_interleave(num_outputs)
+        logp_NT = policy.all_logp(
+            actor, prompts, question_N, tokens_NT, length_N, temperature=temperature, max_tokens=10**6
+        )
+        return sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] != end for row in rows]))
+
+    sampler.sample = recorded
+    try:
+        run = rl.train(small_rl(**GOLDEN_CFG), folder / "run", model)
+    finally:
+        sampler.sample = honest
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in GOLDEN_KEYS if key in line} for line in lines], used
+
+
+def _record(folder: Path) -> None:
+    steps, tokens = golden_run(folder, None)
+    GOLDEN.parent.mkdir(exist_ok=True)
+    settings = dataclasses.asdict(small_rl(**GOLDEN_CFG))
+    rows = ",\n".join("  " + json.dumps(step) for step in steps)
+    outputs = ",\n".join("  " + json.dumps(rollout) for rollout in tokens)
+    GOLDEN.write_text(
+        f'{{"settings": {json.dumps(settings)},\n "steps": [\n{rows}\n ],\n "tokens": [\n{outputs}\n ]}}\n'
+    )
+    shutil.rmtree(folder)
+
+
+def newest(run: Path) -> Path:
+    """Folder of a run's last checkpoint."""
+    return checkpoint.folder_of(run, checkpoint.steps_in(run)[-1])
+
+
+if __name__ == "__main__":
+    {"record": _record, "rank": _rank, "kill": _kill}[sys.argv[1]](Path(sys.argv[2]))
