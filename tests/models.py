@@ -53,7 +53,17 @@ def build(kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0,
             if "embed_tokens" in name or "lm_head" in name or "wte" in name:
                 p.data[end] *= 3.0
     model.generation_config.eos_token_id = model.generation_config.bos_token_id = None
-    return model.to(dtype).eval()
+    return (_with_exact_norms(model) if dtype == torch.float64 else model).to(dtype).eval()
+
+
+def _with_exact_norms(model: PreTrainedModel) -> PreTrainedModel:
+    """transformers' RMS norms compute in single precision whatever they are given: torch's own in their places."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            exact = torch.nn.RMSNorm(module.weight.shape, module.variance_epsilon)
+            exact.weight = module.weight
+            model.set_submodule(name, exact)
+    return model
 
 
 def save_base(folder: Path, seed: int = 0) -> Path:

@@ -266,7 +266,8 @@ def diagnosis(run_path: Path | str) -> pandas.DataFrame:
         value = float(late.get(key, nan))
         healthy = (low is None or value >= low) and (high is None or value <= high)
         state = "not logged" if value != value else "healthy" if healthy else "LOOK"
-        rows.append({"suspect": name, "value": value, "healthy": _range(low, high), "state": state, "if not": advice})
+        shown = {"value": f"{value:.3g}", "healthy": _range(low, high), "state": state, "if not": advice}
+        rows.append({"suspect": name, **shown})
     return pandas.DataFrame(rows).set_index("suspect")
 
 

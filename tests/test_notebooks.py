@@ -1,0 +1,178 @@
+"""Notebooks as a reader meets them: the same parameters, the same order of parts, cells that run and bite.
+
+Their shape (sizes, forbidden statements) is a rule of the house, see test_house.py.  Notebook 03 trains, so that
+`make smoke` runs it; the others run here, cell by cell.
+"""
+
+import ast
+import contextlib
+import json
+import re
+import statistics
+from pathlib import Path
+
+import matplotlib
+import pandas
+import pytest
+from matplotlib import pyplot
+from torch.random import fork_rng
+
+from r1repro import config
+from r1repro.algo import grpo
+from r1repro.records import Refusal
+from r1repro.rewards import accuracy
+
+FOLDER = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists()) / "notebooks"
+NAMES = ["00_map", "01_grpo", "02_rewards", "03_r1_zero"]
+QUIET = ["00_map", "01_grpo", "02_rewards"]
+"""Those that train nothing."""
+
+
+def cells(name, kind=None):
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
+
+
+def text(cell):
+    return "".join(cell["source"])
+
+
+def parameters(name):
+    """Name -> default of the notebook's parameters."""
+    (cell,) = [cell for cell in cells(name, "code") if "parameters" in cell["metadata"].get("tags", [])]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(text(cell)).body}
+
+
+@contextlib.contextmanager
+def quiet():
+    """Figures go nowhere; what cells change in torch, pandas and matplotlib is put back."""
+    before = matplotlib.get_backend()
+    matplotlib.use("Agg")
+    try:
+        with fork_rng(devices=[]), matplotlib.rc_context(), pandas.option_context("display.max_colwidth", 50):
+            yield
+    finally:
+        pyplot.close("all")
+        matplotlib.use(before)
+
+
+def draw_and_close():
+    """What Jupyter does with figures after each cell."""
+    for number in pyplot.get_fignums():
+        pyplot.figure(number).canvas.draw()
+    pyplot.close("all")
+
+
+def execute(name, until=None, **given):
+    """Run code cells from the top, with these parameters instead of the defaults."""
+    space = {"__name__": "__main__"}
+    with quiet():
+        for number, cell in enumerate(cells(name, "code")[:until]):
+            exec(compile(text(cell), f"{name}, code cell {number}", "exec"), space)
+            draw_and_close()
+            if "parameters" in cell["metadata"].get("tags", []):
+                space |= given
+    return space
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_driver_can_start_them_all(name):
+    found = parameters(name)
+    assert list(found) == ["tier", "seed", "run_dir", "overrides"]
+    assert found["tier"] in config.RUNNABLE and found | {"tier": ""} == dict(tier="", seed=0, run_dir="", overrides={})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_stand_in_the_order_of_the_house(name):
+    all_cells = cells(name)
+    number = name[:2]
+    assert text(all_cells[0]).startswith(f"# {number} - ")
+    assert "parameters" in all_cells[1]["metadata"]["tags"] and all_cells[2]["cell_type"] == "code"
+    heads = [line for cell in cells(name, "markdown") for line in text(cell).splitlines() if line.startswith("## ")]
+    assert heads[-2] == "## Exercises" and heads[-1].startswith("## The claims")
+    prose = "\n".join(map(text, cells(name, "markdown")))
+    assert 2 <= prose.count("<details><summary>") == prose.count("</details>") <= 3
+    assert all_cells[-1]["cell_type"] == "code"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_equations_sources_trials_and_figures(name):
+    code, prose = "\n".join(map(text, cells(name, "code"))), "\n".join(map(text, cells(name, "markdown")))
+    assert code.count("show.source(") >= 1 and len(re.findall(r"^assert ", code, re.M)) >= 3
+    assert prose.count("*Try it.*") >= 1 and prose.count("*See it.*") >= 1
+    assert statistics.median(len(text(cell).splitlines()) for cell in cells(name, "code")) <= 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_are_minimal(name):
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert set(notebook["metadata"]) == {"kernelspec"} and notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in notebook["cells"])
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_paper_s_words_are_used(name):
+    words = re.findall(r"\b(completions?|episodes?|trajector\w+)\b", "\n".join(map(text, cells(name))), re.I)
+    assert words == []
+
+
+def test_no_equation_is_copied():
+    """A formula of algo/ or rewards/ is called or shown, never written again."""
+    everything = "\n".join(text(cell) for name in NAMES for cell in cells(name, "code"))
+    for formula in (".clamp(1 -", "- 1).mean", ".std(", "re.search", "re.findall"):
+        assert formula not in everything
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tier": "huge"}, "'huge'"),
+        ({"seed": -1}, "-1"),
+        ({"seed": "one"}, "'one'"),
+        ({"overrides": {"rl.nothing": 1}}, "'rl.nothing'"),
+        ({"overrides": {"rl.max_tokens": 0}}, "max_tokens is 0"),
+        ({"overrides": [1]}, "[1]"),
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_is_refused_in_one_line_by_the_setup(name, given, said):
+    with pytest.raises(Refusal) as refusal:
+        execute(name, until=2, **given)
+    (line,) = refusal.value._render_traceback_()
+    assert said in line and "\n" not in line
+
+
+@pytest.mark.parametrize("tier", ["paper", "cluster"])
+def test_a_tier_that_cannot_train_is_refused_before_anything_is_drawn(tier):
+    with pytest.raises(Refusal, match="choose"):
+        execute("03_r1_zero", until=2, tier=tier)
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_it_runs_from_top_to_bottom(name):
+    execute(name, tier="smoke")
+
+
+WRONG = {
+    "advantages": grpo.centred_advantages,
+    "kl_to_reference": lambda logp_NT, ref_logp_NT: logp_NT - ref_logp_NT,
+    "output_ratio": grpo.token_ratio,
+    "per_output_mean": grpo.token_mean,
+    "token_mean": grpo.per_output_mean,
+}
+
+
+@pytest.mark.parametrize("function", WRONG)
+def test_the_assertions_of_01_notice_a_wrong_equation(function, monkeypatch):
+    monkeypatch.setattr(grpo, function, WRONG[function])
+    with pytest.raises(AssertionError):
+        execute("01_grpo")
+
+
+@pytest.mark.parametrize("verdict", ["wrong", "right"])
+def test_the_assertions_of_02_notice_a_grader_that_always_says_the_same(verdict, monkeypatch):
+    monkeypatch.setattr(accuracy, "grade", lambda gold, text: {"verdict": verdict, "reason": ""})
+    with pytest.raises(AssertionError):
+        execute("02_rewards")

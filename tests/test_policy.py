@@ -1,0 +1,142 @@
+"""Shared prompts change neither log-probabilities nor gradients: compared with every prompt repeated, in float64."""
+
+import models
+import pytest
+import torch
+
+from r1repro.algo import likelihood
+from r1repro.engine import policy
+from r1repro.records import Refusal
+
+PROMPTS = {
+    "one beginning": [[5, 6, 7, 8, 9], [5, 6, 7, 4, 4, 4, 3], [5, 6, 7, 2]],
+    "no common beginning": [[5, 6, 7, 8], [9, 8], [4, 3, 2, 6, 6, 6, 6]],
+    "the same twice": [[5, 6, 7, 8], [5, 6, 7, 8]],
+    "one begins the other": [[5, 6, 7], [5, 6, 7, 8, 9]],
+    "two tokens each": [[5, 6], [7, 8], [5, 8]],
+    "a single question": [[5, 6, 7, 8]],
+    "a single question of two tokens": [[5, 6]],
+}
+EXACT = dict(atol=1e-10, rtol=0)
+
+
+def outputs(num_questions, num_outputs):
+    """Random tokens, lengths 1 to 7, and the question of each; the last question has one output."""
+    draw = torch.Generator().manual_seed(0)
+    question_N = torch.arange(num_questions).repeat_interleave(num_outputs)
+    question_N = question_N[: len(question_N) - num_outputs + 1]
+    length_N = torch.randint(1, 8, (len(question_N),), generator=draw)
+    length_N[0] = 7
+    tokens_NT = torch.randint(2, 40, (len(question_N), 7), generator=draw)
+    return question_N, tokens_NT.masked_fill(torch.arange(7) >= length_N[:, None], models.PAD), length_N
+
+
+def repeated(model, prompts, question_N, tokens_NT, length_N, temperature):
+    """Log-probabilities the plain way: prompt and output of each row through the model, one row at a time."""
+    rows = []
+    for q, tokens, length in zip(question_N.tolist(), tokens_NT, length_N.tolist(), strict=True):
+        ids = torch.tensor([[*prompts[q], *tokens[:length].tolist()]])
+        logits = model(input_ids=ids).logits[:, len(prompts[q]) - 1 : -1]
+        logp = likelihood.token_logp(logits, tokens[None, :length], temperature)[0]
+        rows.append(torch.nn.functional.pad(logp, (0, tokens_NT.shape[1] - length)))
+    return torch.stack(rows)
+
+
+def some_loss(weight_NT):
+    """A plain sum over tokens that is not linear in the log-probabilities."""
+    return lambda logp_NT, rows: ((logp_NT.exp() + logp_NT.square()) * weight_NT[rows, : logp_NT.shape[1]]).sum()
+
+
+def gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS.keys())
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_shared_prompts_equal_repeated_prompts(prompts, kind, temperature):
+    model = models.build(kind)
+    question_N, tokens_NT, length_N = outputs(len(prompts), 3)
+    weight_NT = torch.rand(tokens_NT.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight_NT *= torch.arange(7) < length_N[:, None]
+    plain_NT = repeated(model, prompts, question_N, tokens_NT, length_N, temperature)
+    some_loss(weight_NT)(plain_NT, torch.arange(len(question_N))).backward()
+    expected = gradients(model)
+
+    args = (model, prompts, question_N, tokens_NT, length_N)
+    logp_NT = policy.backward_(*args, some_loss(weight_NT), temperature=temperature, max_tokens=10)
+    torch.testing.assert_close(logp_NT * (weight_NT > 0), plain_NT.detach() * (weight_NT > 0), **EXACT)
+    torch.testing.assert_close(gradients(model), expected, **EXACT)
+    torch.testing.assert_close(
+        policy.all_logp(*args, temperature=temperature, max_tokens=10), plain_NT.detach(), **EXACT
+    )
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 8, 15, 1000])
+def test_a_micro_batch_of_any_size_gives_the_same_gradient(max_tokens):
+    model, prompts = models.build(), PROMPTS["one beginning"]
+    question_N, tokens_NT, length_N = outputs(3, 4)
+    weight_NT = (torch.arange(7) < length_N[:, None]).double()
+    args = (model, prompts, question_N, tokens_NT, length_N, some_loss(weight_NT))
+    policy.backward_(*args, temperature=1.0, max_tokens=10**6)
+    whole = gradients(model)
+    policy.backward_(*args, temperature=1.0, max_tokens=max_tokens)
+    torch.testing.assert_close(gradients(model), whole, **EXACT)
+
+
+def test_gradients_are_added_to_what_is_there():
+    model, prompts = models.build(), PROMPTS["one beginning"]
+    question_N, tokens_NT, length_N = outputs(3, 2)
+    args = (model, prompts, question_N, tokens_NT, length_N, some_loss(torch.ones(tokens_NT.shape).double()))
+    policy.backward_(*args, temperature=1.0, max_tokens=10)
+    once = gradients(model)
+    for _ in range(2):
+        policy.backward_(*args, temperature=1.0, max_tokens=10)
+    torch.testing.assert_close(gradients(model), {name: 2 * g for name, g in once.items()}, **EXACT)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 5, 12, 100])
+def test_micro_batches_hold_every_output_once_and_keep_to_their_size(max_tokens):
+    length_N = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
+    batches = list(policy.micro_batches(length_N, max_tokens))
+    assert sorted(torch.cat(batches).tolist()) == list(range(8))
+    assert all(len(rows) == 1 or len(rows) * length_N[rows].max() <= max_tokens for rows in batches)
+
+
+@pytest.mark.parametrize("name, common", [("one beginning", 2), ("two tokens each", 0), ("no common beginning", 0),
+                                          ("the same twice", 2), ("one begins the other", 1)])  # fmt: skip
+def test_the_common_beginning_leaves_every_prompt_a_tail_and_a_last_token(name, common):
+    shared = policy.prefix(models.build(), PROMPTS[name])
+    assert shared.num_common == common
+    assert shared.last_Q.tolist() == [p[-1] for p in PROMPTS[name]]
+    assert shared.mask_QP.sum(1).tolist() == shared.length_Q.tolist() == [len(p) - 1 for p in PROMPTS[name]]
+
+
+def test_no_log_probability_stands_at_padding():
+    question_N, tokens_NT, length_N = outputs(3, 2)
+    args = (models.build(), PROMPTS["one beginning"], question_N, tokens_NT, length_N)
+    found = policy.all_logp(*args, temperature=1.0, max_tokens=10)
+    assert (found[torch.arange(7) >= length_N[:, None]] == 0).all()
+
+
+def test_a_missing_model_is_refused_in_one_line(tmp_path):
+    with pytest.raises(Refusal, match="^no model at .*nothing: .*$"):
+        policy.load(tmp_path / "nothing")
+
+
+def test_a_folder_without_weights_is_refused_in_one_line(tmp_path, tiny_base):
+    (tmp_path / "config.json").write_bytes((tiny_base / "config.json").read_bytes())
+    with pytest.raises(Refusal) as caught:
+        policy.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_truncated_weights_are_refused_in_one_line(tmp_path, tiny_base):
+    models.save_base(tmp_path)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:-100])
+    with pytest.raises(Refusal) as caught:
+        policy.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
