@@ -4,7 +4,6 @@ Weights come from numpy's generator, the same on every machine.  `python tests/m
 `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `rank` serve `test_kill` and `test_dist`.
 """
 
-import dataclasses
 import json
 import os
 import random
@@ -248,11 +247,10 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
 def _record(folder: Path) -> None:
     steps, tokens = golden_run(folder, None)
     GOLDEN.parent.mkdir(exist_ok=True)
-    settings = dataclasses.asdict(small_rl(**GOLDEN_CFG))
     rows = ",\n".join("  " + json.dumps(step) for step in steps)
     outputs = ",\n".join("  " + json.dumps(rollout) for rollout in tokens)
     GOLDEN.write_text(
-        f'{{"settings": {json.dumps(settings)},\n "steps": [\n{rows}\n ],\n "tokens": [\n{outputs}\n ]}}\n'
+        f'{{"steps": [\n{rows}\n ],\n "tokens": [\n{outputs}\n ]}}\n'
     )
     shutil.rmtree(folder)
 

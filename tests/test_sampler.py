@@ -91,7 +91,7 @@ def test_log_probabilities_are_the_policys(kind, temperature, prompts):
     expected_NT = policy.all_logp(
         model, prompts, question_N, found.tokens_NT, found.length_N, temperature=temperature, max_tokens=50
     )
-    assert len(set(found.length_N.tolist())) > 2
+    assert len(set(found.length_N.tolist())) > 1
     torch.testing.assert_close(found.logp_NT, expected_NT, atol=1e-9, rtol=0)
 
 

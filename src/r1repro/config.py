@@ -30,22 +30,22 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 1200
+    steps: int = 3600
     """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in under half an hour."""
 
-    rows: int = 16
+    rows: int = 8
     """Ours: rows a step."""
 
     length: int = 512
     """Ours: tokens a row; documents stand end to end in it."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Ours: peak of a linear warm-up and cosine."""
 
     warmup: float = 0.05
     """Ours: share of the steps."""
 
-    checkpoint_every: int = 100
+    checkpoint_every: int = 200
     """Ours: steps between checkpoints."""
 
 
@@ -201,7 +201,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=24, learning_rate=1e-4, max_tokens=384,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=32, learning_rate=1e-4, max_tokens=320,
         refresh_reference_every=32, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -215,7 +215,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=128),
-    "cpu": dict(num_questions=200, max_tokens=384),
+    "cpu": dict(num_questions=200, max_tokens=320),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -245,7 +245,7 @@ WHY = {
     "steps_per_rollout": "fewer mini-batches a rollout: still off-policy, so that ratio and clip matter",
     "num_rollouts": "what a few minutes on two cores hold",
     "learning_rate": "a model 700,000 times smaller moves in larger steps",
-    "max_tokens": "the longest checked solution takes about 320 tokens",
+    "max_tokens": "the longest checked solution takes about 270 tokens",
     "refresh_reference_every": "a shorter run, refreshed about as often in proportion",
     "num_checkpoints": "the paper evaluates more often; each evaluation costs half a minute here",
     "num_questions": "generated, so as many as the time allows",

@@ -40,11 +40,9 @@ class Page:
     def __repr__(self) -> str:
         return self.text
 
-    def _repr_html_(self) -> str | None:
-        return self.html
-
-    def _repr_markdown_(self) -> str | None:
-        return self.markdown
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        forms = {"text/plain": self.text, "text/html": self.html, "text/markdown": self.markdown}
+        return {kind: form for kind, form in forms.items() if form is not None}
 
 
 def source(thing: Any) -> Page:
@@ -77,9 +75,9 @@ def tiers() -> Page:
     return Page(text=table.to_string(), html=styled.to_html())
 
 
-# Samples to read
-
-_PARTS = re.compile(r"(?P<think><think>.*?(?:</think>|\Z))|(?P<answer><answer>.*?(?:</answer>|\Z))", re.DOTALL)
+_PARTS = re.compile(
+    r"(?P<think>&lt;think&gt;.*?(?:&lt;/think&gt;|\Z))|(?P<answer>&lt;answer&gt;.*?(?:&lt;/answer&gt;|\Z))", re.DOTALL
+)
 _STYLE = {
     "think": "background:#e3eef7;color:#12344d;border-left:3px solid #0072b2;padding:0 3px",
     "answer": "background:#fdebd7;color:#5a2d00;border-left:3px double #d55e00;padding:0 3px;font-weight:bold",
@@ -103,7 +101,8 @@ def sample_table(rows: Sequence[Mapping[str, Any]]) -> Page:
     cells, plain = [], []
     for row in rows:
         facts = {k.replace("_", " "): v for k, v in row.items() if k not in ("text", "question") and v is not None}
-        text, question = _shortened(row["text"]), f"Question: {row['question']}" if row.get("question") else ""
+        text, question = row["text"], f"Question: {row['question']}" if row.get("question") else ""
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]} [{len(text) - LONGEST} more characters]"
         lines = [", ".join(f"{k} {v}" for k, v in facts.items()), question, f"Output: {text}"]
         plain.append("\n".join(filter(None, lines)))
         said = "<br>".join(f"{html.escape(k)} <b>{html.escape(str(v))}</b>" for k, v in facts.items())
@@ -115,17 +114,9 @@ def sample_table(rows: Sequence[Mapping[str, Any]]) -> Page:
     return Page(text="\n\n".join(plain), html=f"<table>{''.join(cells)}</table>")
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} [{len(text) - LONGEST} more characters]"
-
-
 def _coloured(text: str) -> str:
-    out, end = [], 0
-    for part in _PARTS.finditer(text):
-        out.append(html.escape(text[end : part.start()]))
-        out.append(f'<span style="{_STYLE[part.lastgroup]}">{html.escape(part[0])}</span>')
-        end = part.end()
-    return "".join(out) + html.escape(text[end:])
+    """Escaped first, so that the only tags in it are the ones that are put in here."""
+    return _PARTS.sub(lambda part: f'<span style="{_STYLE[part.lastgroup]}">{part[0]}</span>', html.escape(text))
 
 
 def explorer(seed_dir: Path | str, num_static: int = 2) -> Any:
@@ -141,7 +132,12 @@ def explorer(seed_dir: Path | str, num_static: int = 2) -> Any:
     ids = sorted(set.intersection(*(set(rows) for rows in steps.values())))
 
     def view(question: str, sample: int = 0) -> Page:
-        return sample_table([_sample(step, rows[question], sample) for step, rows in steps.items()])
+        shown = []
+        for step, row in ((step, rows[question]) for step, rows in steps.items()):
+            output = row["outputs"][sample]
+            facts = {"step": step, "level": row["level"], "reference": row["gold"], "verdict": output["verdict"]}
+            shown.append(facts | {"tokens": output["length"], "question": row["question"], "text": output["text"]})
+        return sample_table(shown)
 
     if os.environ.get(STATIC):
         pages = [view(question) for question in ids[:num_static]]
@@ -156,21 +152,12 @@ def explorer(seed_dir: Path | str, num_static: int = 2) -> Any:
     )
 
 
-def _sample(step: int, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    output = row["outputs"][number]
-    facts = {"step": step, "level": row["level"], "reference": row["gold"], "verdict": output["verdict"]}
-    return facts | {"tokens": output["length"], "question": row["question"], "text": output["text"]}
-
-
 def _lines(file: Path) -> list[dict[str, Any]]:
     """The whole lines of a file that may be growing; a newline alone ends one (models write other separators)."""
     if not file.exists():
         return []
     whole, _, _ = file.read_bytes().rpartition(b"\n")
     return [json.loads(line) for line in whole.split(b"\n") if line]
-
-
-# A run while it goes on
 
 
 @contextmanager
@@ -223,8 +210,6 @@ def _live(run: Path) -> Figure:
     return drawn
 
 
-# Why does my reward not rise
-
 CHECKS = (
     ("groups whose rewards all agree", "group/no_variance", None, 0.6,
      "High reward: learned, ask harder questions. Low: nobody succeeds; more outputs a question, or a better base."),
@@ -266,12 +251,6 @@ def diagnosis(run_path: Path | str) -> pandas.DataFrame:
         value = float(late.get(key, nan))
         healthy = (low is None or value >= low) and (high is None or value <= high)
         state = "not logged" if value != value else "healthy" if healthy else "LOOK"
-        shown = {"value": f"{value:.3g}", "healthy": _range(low, high), "state": state, "if not": advice}
-        rows.append({"suspect": name, **shown})
+        limits = f"at most {high:g}" if low is None else f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+        rows.append({"suspect": name, "value": f"{value:.3g}", "healthy": limits, "state": state, "if not": advice})
     return pandas.DataFrame(rows).set_index("suspect")
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
-    return f"at least {low:g}" if high is None else f"at most {high:g}"

@@ -23,8 +23,8 @@ from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
 
 from r1repro.records import Question
 
-LEVELS = {1: (2, 2), 2: (3, 2), 3: (4, 2), 4: (3, 3), 5: (6, 3)}
-"""Level -> (terms, digits a term).  One answer takes 1, 2, 3, 2, 5 additions of 2, 2, 2, 3, 3 digits."""
+LEVELS = {1: (2, 2), 2: (3, 2), 3: (3, 3), 4: (4, 2), 5: (5, 3)}
+"""Level -> (terms, digits a term).  One answer takes 1, 2, 2, 3, 4 additions of 2, 2, 3, 2, 3 digits."""
 
 DEPTHS = ("answer_at_once", "line_a_term", "digit_by_digit", "checked")
 

@@ -12,9 +12,9 @@ from r1repro import paper
 from r1repro.tinyworld import arithmetic, tokenizer
 
 MIX = {
-    "shape": {"exercise": 0.44, "dialogue": 0.18, "template": 0.10, "drill": 0.25, "prose": 0.03},
-    "level": {1: 0.28, 2: 0.26, 3: 0.20, 4: 0.20, 5: 0.06},
-    "depth": {0: 0.60, 1: 0.27, 2: 0.08, 3: 0.05},
+    "shape": {"exercise": 0.36, "dialogue": 0.16, "template": 0.08, "drill": 0.37, "prose": 0.03},
+    "level": {1: 0.25, 2: 0.25, 3: 0.20, 4: 0.18, 5: 0.12},
+    "depth": {0: 0.52, 1: 0.30, 2: 0.11, 3: 0.07},
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
 }
@@ -94,11 +94,15 @@ def _indices(number: int) -> Iterator[int]:
 
 
 def _drill(rng: random.Random) -> str:
-    """Single additions of two or three digits, mostly digit by digit: the skill, without a question."""
-    language, lines = rng.choice(("en", "zh")), []
+    """The skill without a question and without an error: one sum worked digit by digit, or single additions."""
+    language = rng.choice(("en", "zh"))
+    if rng.random() < 0.5:
+        question = arithmetic.draw("train", _pick(rng, "level"), "en", "chain", rng.getrandbits(40))
+        expression = expression_of(question.text)
+        return f"{expression}\n{arithmetic.solve(expression, 2, lambda: language, 0.0, rng)[0]}"
+    lines = []
     for _ in range(rng.randint(2, 6)):
-        level = rng.choice((1, 1, 4))
-        question = arithmetic.draw("train", level, "en", "drill", rng.getrandbits(40))
+        question = arithmetic.draw("train", rng.choice((1, 3)), "en", "drill", rng.getrandbits(40))
         expression = " ".join(expression_of(question.text).split()[:3])
         if arithmetic.split_of(arithmetic.canonical_id(expression)) == "train":
             lines.append(arithmetic.solve(expression, rng.choice((1, 2, 2)), lambda: language, 0.0, rng)[0])

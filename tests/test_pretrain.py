@@ -1,0 +1,92 @@
+"""Pre-training: the schedule, a loss that falls, and a base that is a function of its settings."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from r1repro import config
+from r1repro.engine import checkpoint
+from r1repro.stages import pretrain
+from r1repro.tinyworld import base, corpus, tokenizer
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shape = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    monkeypatch.setitem(base.SHAPES, "test", shape)
+
+
+def settings(**changes):
+    return config.Pretrain(**dict(model="test", steps=25, rows=4, length=48, checkpoint_every=10, learning_rate=1e-2) | changes)
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_schedule_warms_up_and_falls_to_a_twentieth():
+    points = [pretrain.schedule(i / 1000, 0.1) for i in range(1, 1001)]
+    assert points[49] == pytest.approx(0.5) and points[99] == pytest.approx(1) and points[-1] == pytest.approx(0.05)
+    assert points[549] == pytest.approx(0.525)  # half-way down the cosine
+    assert all(a < b for a, b in zip(points[:99], points[1:100], strict=True))
+    assert all(a > b for a, b in zip(points[100:-1], points[101:], strict=True))
+    assert max(abs(a - b) for a, b in zip(points[:-1], points[1:], strict=True)) < 0.011
+    assert pretrain.schedule(0.01, 0.0) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_loss_falls_and_everything_is_kept(tmp_path):
+    folder = pretrain.train(settings(), tmp_path)
+    lines = metrics(tmp_path)
+    losses = [line["policy/loss"] for line in lines]
+    assert [line["step"] for line in lines] == list(range(1, 26))
+    assert losses[0] == pytest.approx(math.log(tokenizer.VOCABULARY), abs=0.2)
+    assert sum(losses[-3:]) / 3 < losses[0] - 1.5
+    assert max(line["learning_rate"] for line in lines) == pytest.approx(1e-2, rel=0.1)
+    assert checkpoint.steps_in(tmp_path) == [25] and folder == checkpoint.folder_of(tmp_path, 25)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["exit"] == "complete" and manifest["tokens"] == {"trained": 25 * 4 * 48}
+    assert manifest["inputs"] == {"tokenizer": tokenizer.digest()}
+
+
+def test_the_loss_is_the_cross_entropy_of_the_next_token():
+    cfg, model = settings(), base.new("test", 0)
+    ids = torch.tensor(corpus.rows(cfg.seed, 3, cfg.rows, cfg.length))
+    logits = model(input_ids=ids[:, :-1]).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).item()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    assert pretrain._step_(model, optimizer, cfg, 3) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole = pretrain.train(settings(), tmp_path / "whole")
+    calls, honest = iter(range(99)), pretrain._step_
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "_step_", lambda *a: honest(*a) if next(calls) < 17 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain.train(settings(), tmp_path / "stopped")
+    assert checkpoint.steps_in(tmp_path / "stopped") == [10]
+    again = pretrain.train(settings(), tmp_path / "stopped")
+    assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
+def test_a_finished_run_returns_at_once(tmp_path, monkeypatch):
+    first = pretrain.train(settings(steps=2), tmp_path)
+    monkeypatch.setattr(base, "new", lambda *_: pytest.fail("a finished run must make no model"))
+    assert pretrain.train(settings(steps=2), tmp_path) == first
+
+
+def test_the_base_is_put_where_the_package_looks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "ASSETS", tmp_path / "assets")
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "tokenizer.json").write_bytes((base.Path(corpus.__file__).parent / "assets" / "tokenizer.json").read_bytes())
+    (tmp_path / "assets" / "families.txt").write_bytes((base.Path(corpus.__file__).parent / "assets" / "families.txt").read_bytes())
+    made = pretrain.make_base(settings(steps=2), tmp_path / "run")
+    assert made == base.folder("test")
+    assert {p.name for p in made.iterdir()} >= {"config.json", "model.safetensors", "manifest.json"}
+    assert not list(made.glob("*.tmp"))
+    last = checkpoint.folder_of(tmp_path / "run", 2)
+    assert (made / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
+    assert json.loads((made / "manifest.json").read_text())["exit"] == "complete"
