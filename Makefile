@@ -35,6 +35,9 @@ PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' 
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Waiting threads sleep instead of spinning: with anything else on the cores, spinning made a step ten times slower.
+export OMP_WAIT_POLICY ?= passive
+
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce publish test test-all smoke lab report base clean doctor
 

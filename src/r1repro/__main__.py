@@ -16,6 +16,7 @@ from r1repro.records import Refusal
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other on a busy machine
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.out:

@@ -105,6 +105,9 @@ class RL:
     refresh_reference_every: int = int(_paper("r1_zero_rl", "reference_model_refresh_steps"))
     """Steps; hyperparameters.csv, r1_zero_rl reference_model_refresh_steps."""
 
+    warmup_steps: int = 0
+    """Ours: steps of linear warm-up; none is reported.  AdamW's first steps are full-sized, whatever the gradient."""
+
     max_grad_norm: float = 1.0
     """Ours: the paper does not say whether gradients are clipped."""
 
@@ -122,14 +125,16 @@ class RL:
     def __post_init__(self):
         if self.outputs_per_question < 2:
             raise Refusal(
-                f"outputs_per_question is {self.outputs_per_question}, but a group of one has no siblings to be "
+                f"rl.outputs_per_question is {self.outputs_per_question}, but a group of one has no siblings to be "
                 "compared with (Eq. 3): use 2 or more; the paper uses 16"
             )
         if self.refresh_reference_every % self.steps_per_rollout:
             raise Refusal(
-                f"refresh_reference_every is {self.refresh_reference_every}, not a multiple of steps_per_rollout "
+                f"rl.refresh_reference_every is {self.refresh_reference_every}, not a multiple of steps_per_rollout "
                 f"({self.steps_per_rollout}): the reference changes between rollouts, so choose a multiple"
             )
+        if self.warmup_steps < 0:
+            raise Refusal(f"rl.warmup_steps is {self.warmup_steps}, but it must not be below 0: give one such as 0")
         _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
         _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
 
@@ -165,7 +170,7 @@ class Evaluate:
     def __post_init__(self):
         _positive(self, "num_questions", "k", "temperature", "top_p", "max_tokens")
         if self.top_p > 1:
-            raise Refusal(f"top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
+            raise Refusal(f"evaluate.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,12 +202,12 @@ class R1Zero:
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=3e-4, max_tokens=128,
-        refresh_reference_every=8, num_checkpoints=2,
+        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=1.5e-4, max_tokens=128,
+        warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
         questions_per_step=8, steps_per_rollout=4, num_rollouts=32, learning_rate=1e-4, max_tokens=320,
-        refresh_reference_every=32, num_checkpoints=4,
+        warmup_steps=8, refresh_reference_every=32, num_checkpoints=4,
     ),
     "gpu": dict(
         questions_per_step=8, steps_per_rollout=4, num_rollouts=100, learning_rate=1e-5, max_tokens=2048,
@@ -256,9 +261,14 @@ WHY = {
     "temperature": "the paper's",
     "k": "the paper's for MATH-500",
     "top_p": "the paper's",
-    "max_grad_norm": "not reported",
+    "max_grad_norm": "not reported; a common value",
+    "warmup_steps": "not reported; without it the first steps throw rare tokens far from the reference",
 }
 """Setting -> why the cpu tier has the value it has."""
+
+
+NOT_REPORTED = ("max_grad_norm", "warmup_steps", "num_checkpoints")
+"""Settings for which the paper gives no value: its column shows a question mark."""
 
 
 def r1_zero(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> R1Zero:
@@ -344,6 +354,8 @@ def table() -> list[dict[str, str]]:
             if f.type is str or f.name in ("seed", "rewards"):
                 continue
             values = {tier: f"{getattr(replace(cls(), **tiers[tier]), f.name):g}" for tier in TIERS}
+            if f.name in NOT_REPORTED:
+                values["paper"] = "?"
             why = "" if values["cpu"] == values["paper"] else WHY[f.name]
             rows.append({"setting": f"{part}.{f.name}", **values, "why the cpu tier differs": why})
     return rows
@@ -376,8 +388,9 @@ def _default(cls: type, key: str) -> Any:
 
 
 def _positive(settings: Any, *names: str) -> None:
+    part = type(settings).__name__.lower()
     for name in names:
         value = getattr(settings, name)
         if not value > 0:
             usual = _default(type(settings), name)
-            raise Refusal(f"{name} is {value}, but it must be above 0: give one such as {usual}")
+            raise Refusal(f"{part}.{name} is {value}, but it must be above 0: give one such as {usual}")

@@ -173,7 +173,7 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     if checkpoints[0].step != 0:
         raise Refusal(f"{folder} has no evaluation of the untouched base (step 0): evaluate step 0 too")
     return SeedRuns(
-        seed=int(folder.name.removeprefix("seed-")),
+        seed=_seed_of(folder),
         ids=tuple(id for id, _, _ in questions),
         language_Q=np.array([language for _, language, _ in questions]),
         level_Q=np.array([level for _, _, level in questions]),
@@ -181,6 +181,12 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
         metrics=tuple(_lines(rl / "metrics.jsonl")) if (rl / "metrics.jsonl").exists() else (),
         runs=tuple(records),
     )
+
+
+def _seed_of(folder: Path) -> int:
+    """The number in the folder's name, or, where a person chose another name, the one the RL run was given."""
+    number = folder.name.removeprefix("seed-")
+    return int(number) if number.isdecimal() else int(read_json(folder / "r1_zero" / "manifest.json")["seed"])
 
 
 def _checkpoint(step: int, rows: list[dict]) -> Checkpoint:

@@ -26,14 +26,14 @@ STYLE = {
 }  # fmt: skip
 
 
-def _axes(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
+def axes_grid(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
     """A figure outside pyplot, so that a kernel which draws a hundred of them keeps none."""
     with seaborn.axes_style("whitegrid", STYLE):
         figure = Figure(figsize=size, layout="constrained", dpi=110)
         return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _finish(axes: Axes, title: str, y: str, x: str = "step (policy updates)", legend: str | None = "best") -> None:
+def finish(axes: Axes, title: str, y: str, x: str = "step (policy updates)", legend: str | None = "best") -> None:
     axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
     axes.set(xlabel=x, ylabel=y)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -87,25 +87,25 @@ def _who(seeds: Sequence[SeedRuns]) -> str:
 
 def accuracy_curve(seeds: Sequence[SeedRuns]) -> Figure:
     """Figure 2 of the paper and ours: pass@1 and majority vote against the step."""
-    figure, ((ours, theirs),) = _axes(1, 2, (10.5, 4), sharey=True)
+    figure, ((ours, theirs),) = axes_grid(1, 2, (10.5, 4), sharey=True)
     k = seeds[0].end.right_QK.shape[1]
     _draw(ours, seeds, lambda s, c: (c.vote_Q, np.ones(len(s.ids))), f"cons@{k}", ORANGE, "s--")
     _draw(ours, seeds, _mean("right_QK"), "pass@1", BLUE)
     _shares(ours)
-    _finish(ours, "Ours: accuracy on test questions", "questions answered rightly", legend="lower right")
+    finish(ours, "Ours: accuracy on test questions", "questions answered rightly")
     for series, label, colour, style in (
         ("aime2024_cons16", "cons@16", ORANGE, "s--"),
         ("aime2024_pass1", "pass@1", BLUE, "o-"),
     ):
         theirs.plot(*zip(*paper.curve(series), strict=True), style, color=colour, label=label, markersize=3)
-    _finish(theirs, "The paper: R1-Zero on AIME 2024 (Fig. 2)", "", legend="lower right")
+    finish(theirs, "The paper: R1-Zero on AIME 2024 (Fig. 2)", "", legend="lower right")
     figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
     return figure
 
 
 def length_curve(seeds: Sequence[SeedRuns]) -> Figure:
     """Figure 3 of the paper and ours: mean length of all, right and wrong outputs, and how many were cut off."""
-    figure, ((ours, cut, theirs),) = _axes(1, 3, (13, 4))
+    figure, ((ours, cut, theirs),) = axes_grid(1, 3, (13, 4))
     _draw(ours, seeds, _mean("length_QK"), "all outputs", BLUE)
     for label, colour, style, right in (("right", GREEN, "^--", 1.0), ("wrong", RED, "v:", 0.0)):
 
@@ -115,22 +115,22 @@ def length_curve(seeds: Sequence[SeedRuns]) -> Figure:
 
         _draw(ours, seeds, tokens, label, colour, style)
     ours.set_ylim(bottom=0)
-    _finish(ours, "Ours: length of an output", "tokens (mean)")
+    finish(ours, "Ours: length of an output", "tokens (mean)")
     _draw(cut, seeds, _mean("truncated_QK"), "cut at the cap", GREY, "X-")
     _shares(cut, top=None)
     cut.set_ylim(top=max(0.05, cut.get_ylim()[1]))
-    _finish(cut, "Ours: outputs cut at the cap", "outputs", legend=None)
+    finish(cut, "Ours: outputs cut at the cap", "outputs", legend=None)
     steps, tokens = zip(*paper.curve("mean_response_length"), strict=True)
     theirs.plot(steps, tokens, color=BLUE)
     theirs.set_ylim(bottom=0)
-    _finish(theirs, "The paper: R1-Zero in training (Fig. 3)", "tokens (mean, smoothed)", legend=None)
+    finish(theirs, "The paper: R1-Zero in training (Fig. 3)", "tokens (mean, smoothed)", legend=None)
     figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
     return figure
 
 
 def reflection_curve(seeds: Sequence[SeedRuns]) -> Figure:
     """Reflection words an output and a thousand tokens; English (the paper's ten words) and Chinese (ours) apart."""
-    figure, ((each, rate),) = _axes(1, 2, (10.5, 4))
+    figure, ((each, rate),) = axes_grid(1, 2, (10.5, 4))
     for label, colour, style, where in (
         ("English questions, the paper's ten words", BLUE, "o-", ledger.is_english),
         ("Chinese questions, our list", ORANGE, "s--", ledger.is_chinese),
@@ -148,15 +148,15 @@ def reflection_curve(seeds: Sequence[SeedRuns]) -> Figure:
         _draw(rate, seeds, per_1000_tokens, label, colour, style)
     for axes in (each, rate):
         axes.set_ylim(bottom=0)
-    _finish(each, "Reflection words in an output", "words an output")
-    _finish(rate, "The same per 1000 tokens", "words per 1000 tokens", legend=None)
+    finish(each, "Reflection words in an output", "words an output")
+    finish(rate, "The same per 1000 tokens", "words per 1000 tokens", legend=None)
     figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
     return figure
 
 
 def accuracy_by_level(seeds: Sequence[SeedRuns]) -> Figure:
     """pass@1 of each stratum of difficulty at the start, half-way and at the end of training."""
-    figure, ((axes,),) = _axes(1, 1, (7, 4))
+    figure, ((axes,),) = axes_grid(1, 1, (7, 4))
     levels = sorted({int(level) for level in seeds[0].level_Q})
     moments = [("start", GREY, ""), ("half", SKY, "//"), ("end", BLUE, "")]
     if seeds[0].half is None:
@@ -171,7 +171,7 @@ def accuracy_by_level(seeds: Sequence[SeedRuns]) -> Figure:
         axes.bar(at, value, width * 0.92, color=colour, hatch=hatch, edgecolor="white", label=f"{which} (step {step})")
         axes.errorbar(at, value, [value - low, high - value], fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
     _shares(axes)
-    _finish(axes, "Accuracy by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
+    finish(axes, "Accuracy by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
     axes.set_xticks(np.arange(len(levels)), [str(level) for level in levels])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -187,7 +187,7 @@ def _by_level(seed: SeedRuns, checkpoint: Checkpoint, levels: Sequence[int]) -> 
 
 def language_mixing(seeds: Sequence[SeedRuns]) -> Figure:
     """Share of outputs whose thinking has under 95 % words of the question's language, by language of the question."""
-    figure, ((axes,),) = _axes(1, 1, (6.5, 4))
+    figure, ((axes,),) = axes_grid(1, 1, (6.5, 4))
     _draw(axes, seeds, _mean("mixed_QK"), "all questions", GREY)
     for label, colour, style, where in (
         ("English questions", BLUE, "^--", ledger.is_english),
@@ -198,7 +198,7 @@ def language_mixing(seeds: Sequence[SeedRuns]) -> Figure:
             _draw(axes, seeds, chosen, label, colour, style)
     _shares(axes, top=None)
     axes.set_ylim(top=max(0.05, axes.get_ylim()[1]))
-    _finish(axes, "Outputs that mix languages while they think", "outputs")
+    finish(axes, "Outputs that mix languages while they think", "outputs")
     figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
     return figure
 
@@ -220,24 +220,25 @@ DIAGNOSIS = (
 
 def diagnosis(metrics: Sequence[Sequence[dict]]) -> Figure:
     """Why does my reward not rise: six panels from the metrics of training, one list of lines a seed."""
-    figure, grid = _axes(2, 3, (12, 6.4))
+    figure, grid = axes_grid(2, 3, (12, 6.4))
     for axes, (title, unit, is_share, lines) in zip(grid.flat, DIAGNOSIS, strict=True):
         for key, label, colour, dash in lines:
-            _draw_metric(axes, metrics, key, label, colour, dash)
+            draw_metric(axes, metrics, key, label, colour, dash)
         if is_share:
             _shares(axes, top=None)
-            axes.set_ylim(top=max(0.05, axes.get_ylim()[1]))
+            top = max(0.05, axes.get_ylim()[1])
+            axes.set_ylim(-0.02 * top, top)  # a line that is 0 throughout must not lie on the frame
         if title == "Divergence":
             axes.set_yscale("symlog", linthresh=1e-9)
             axes.axhline(1e-8, color="0.4", linewidth=1, linestyle=":", label="bound for the sampler")
         elif not is_share:
             axes.set_ylim(bottom=0)
-        _finish(axes, title, unit)
+        finish(axes, title, unit)
     figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
     return figure
 
 
-def _draw_metric(axes: Axes, metrics: Sequence[Sequence[dict]], key: str, label: str, colour, dash: str) -> None:
+def draw_metric(axes: Axes, metrics: Sequence[Sequence[dict]], key: str, label: str, colour, dash: str) -> None:
     by_seed = [{row["step"]: row[key] for row in rows if row.get(key) is not None} for rows in metrics]
     steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     if not steps:

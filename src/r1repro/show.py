@@ -194,13 +194,13 @@ def live_curve(run_path: Path | str, every_s: float = 5.0) -> Iterator[None]:
 
 def _live(run: Path) -> Figure:
     rows = _lines(run / "metrics.jsonl")
-    drawn, ((reward, length),) = plots._axes(1, 2, (10.5, 3.4))
-    plots._draw_metric(reward, [rows], "reward/format", "format", plots.ORANGE, "s--")
-    plots._draw_metric(reward, [rows], "reward/accuracy", "accuracy", plots.BLUE, "o-")
-    plots._draw_metric(length, [rows], "length/mean", "all outputs", plots.BLUE, "o-")
-    plots._draw_metric(length, [rows], "length/right", "right outputs", plots.GREEN, "^--")
-    plots._finish(reward, "Reward in training", "mean over a rollout")
-    plots._finish(length, "Length in training", "tokens an output")
+    drawn, ((reward, length),) = plots.axes_grid(1, 2, (10.5, 3.4))
+    plots.draw_metric(reward, [rows], "reward/format", "format", plots.ORANGE, "s--")
+    plots.draw_metric(reward, [rows], "reward/accuracy", "accuracy", plots.BLUE, "o-")
+    plots.draw_metric(length, [rows], "length/mean", "all outputs", plots.BLUE, "o-")
+    plots.draw_metric(length, [rows], "length/right", "right outputs", plots.GREEN, "^--")
+    plots.finish(reward, "Reward in training", "mean over a rollout")
+    plots.finish(length, "Length in training", "tokens an output")
     reward.set_ylim(0, 1.03)
     length.set_ylim(bottom=0)
     if (run / "manifest.json").exists():

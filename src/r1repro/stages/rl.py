@@ -75,6 +75,7 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
         log |= {"time/rollout_s": sampled - started, "time/reward_s": scored - sampled}
         for number, rows in enumerate(mini_batches(cfg, index)):
             step = index * cfg.steps_per_rollout + number + 1
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, cfg.warmup_steps))
             log |= update_(actor, optimizer, rollout, rows, cfg, machine)
             if number:
                 log.pop("sampler/divergence_nats")
@@ -95,10 +96,10 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
 
 
 def new_optimizer(actor, cfg: RL) -> torch.optim.Optimizer:
-    """AdamW at a constant learning rate.
+    """AdamW; the loop sets its learning rate, constant after a short linear warm-up.
 
     Where the paper is silent:
-        Optimiser, betas, weight decay, warm-up and schedule.  AdamW with (0.9, 0.95), no decay, no warm-up, constant.
+        Optimiser, betas, weight decay, warm-up and schedule.  AdamW with (0.9, 0.95), no decay, `RL.warmup_steps`.
     """
     return torch.optim.AdamW(actor.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
