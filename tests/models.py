@@ -1,7 +1,8 @@
-"""Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes of their own.
+"""Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes.
 
-Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a program:
-`record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `rank` serve `test_kill` and `test_dist`.
+Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a
+program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `rank` serve `test_kill` and
+`test_dist`.
 """
 
 import json
@@ -37,7 +38,9 @@ END, PAD = 0, 1
 """Of the models with a small vocabulary."""
 
 
-def build(kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64) -> PreTrainedModel:
+def build(
+    kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64
+) -> PreTrainedModel:
     """A random model of an architecture; its end token is likely enough that outputs end at many lengths."""
     width = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
     model = {
@@ -95,7 +98,8 @@ def by_text(questions, texts) -> list[float]:
 
 def fails_for_some(questions, texts) -> list[float | None]:
     """As `by_text`, but the grader fails on a third of the outputs."""
-    return [None if zlib.crc32(b"fail" + t.encode()) % 3 == 0 else r for t, r in zip(texts, by_text((), texts), strict=True)]
+    failed = [zlib.crc32(b"fail" + text.encode()) % 3 == 0 for text in texts]
+    return [None if f else reward for f, reward in zip(failed, by_text(questions, texts), strict=True)]
 
 
 def fails_for_all(questions, texts) -> list[None]:
@@ -147,9 +151,10 @@ def _rank(folder: Path) -> None:
 
 # --- kill: a stage, killed at random moments and started again, beside the same stage left alone
 
+PRETRAIN = config.Pretrain(model="tiny-test", steps=14, rows=2, length=24, checkpoint_every=3)
 STAGES = {
     "pretrain": (
-        lambda run, _: pretrain.train(config.Pretrain(model="tiny-test", steps=14, rows=2, length=24, checkpoint_every=3), run),
+        lambda run, _: pretrain.train(PRETRAIN, run),
         "checkpoints/step-000014/model.safetensors",
     ),
     "rl": (
@@ -167,6 +172,7 @@ STAGES = {
 def _kill(folder: Path) -> None:
     """Run each stage undisturbed and killed; writes what each left to ``folder/results.json``.
 
+    Kills come at any moment, and within milliseconds of a line that was logged since the last checkpoint.
     Stages run in forks of this process, so that its imports are paid for once.
     """
     base.SHAPES["tiny-test"] = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
@@ -175,9 +181,13 @@ def _kill(folder: Path) -> None:
         began = time.monotonic()
         _wait(_fork(program, folder / stage / "left-alone", model))
         took, kills = time.monotonic() - began, 0
-        for share in (0.3, 0.5, 0.7, 0.9):
+        for moment in ("any", "line", "line", "any"):
             child = _fork(program, folder / stage / "killed", model)
-            time.sleep(took * (share + random.uniform(-0.1, 0.1)))
+            if moment == "line":
+                _next_line(folder / stage / "killed", child)
+                time.sleep(random.uniform(0, 0.01))
+            else:
+                time.sleep(took * random.uniform(0.1, 0.6))
             os.kill(child, signal.SIGKILL)
             kills += _wait(child) == -signal.SIGKILL
         _wait(_fork(program, folder / stage / "killed", model))
@@ -190,6 +200,18 @@ def _kill(folder: Path) -> None:
             for name in ("left-alone", "killed")
         }
     (folder / "results.json").write_text(json.dumps(results))
+
+
+def _next_line(run: Path, child: int) -> None:
+    """Return when the run has logged one more line than it had, or has ended: work that no checkpoint holds yet."""
+
+    def size():
+        return sum(file.stat().st_size for file in run.glob("*.jsonl"))
+
+    began = size()
+    while size() <= began and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        began = min(began, size())  # a resumed run first drops what it does again
+        time.sleep(0.001)
 
 
 def _fork(program, run: Path, model: Path) -> int:
@@ -211,7 +233,9 @@ def _without_times(file: Path) -> list[dict]:
 
 # --- golden: ten steps of RL on recorded outputs
 
-GOLDEN_CFG = dict(num_rollouts=5, kl_coefficient=0.05, clip_low=0.2, clip_high=0.28, max_grad_norm=0.5, learning_rate=1e-3)
+GOLDEN_CFG = dict(
+    num_rollouts=5, kl_coefficient=0.05, clip_low=0.2, clip_high=0.28, max_grad_norm=0.5, learning_rate=1e-3
+)
 GOLDEN_KEYS = ("policy/loss", "policy/grad_norm", "policy/clip_share", "policy/kl_reference_nats", "reward/mean")
 
 
@@ -219,11 +243,11 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
     """Metrics of ten steps, and the outputs; those of ``tokens`` are taken in place of sampled ones, if given."""
     model, used, honest = save_base(folder / "base"), [], sampler.sample
 
-    def recorded(actor, prompts, num_outputs, *, key, max_tokens, temperature, pad, end, **rest):
+    def recorded(actor, prompts, num_outputs, **settings):
+        key, max_tokens, temperature = settings["key"], settings["max_tokens"], settings["temperature"]
+        pad, end = settings["pad"], settings["end"]
         if tokens is None:
-            drawn = honest(
-                actor, prompts, num_outputs, key=key, max_tokens=max_tokens, temperature=temperature, pad=pad, end=end, **rest
-            )
+            drawn = honest(actor, prompts, num_outputs, **settings)
             used.append([row[:n] for row, n in zip(drawn.tokens_NT.tolist(), drawn.length_N.tolist(), strict=True)])
             return drawn
         rows = tokens[key[1]]
@@ -249,9 +273,7 @@ def _record(folder: Path) -> None:
     GOLDEN.parent.mkdir(exist_ok=True)
     rows = ",\n".join("  " + json.dumps(step) for step in steps)
     outputs = ",\n".join("  " + json.dumps(rollout) for rollout in tokens)
-    GOLDEN.write_text(
-        f'{{"steps": [\n{rows}\n ],\n "tokens": [\n{outputs}\n ]}}\n'
-    )
+    GOLDEN.write_text(f'{{"steps": [\n{rows}\n ],\n "tokens": [\n{outputs}\n ]}}\n')
     shutil.rmtree(folder)
 
 

@@ -23,10 +23,11 @@ def free_port():
 def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     """Three steps on a recorded rollout; the ranks have unlike shares, and each starts as `torchrun` would start it."""
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    group["PYTHONPATH"] = os.pathsep.join(sys.path)
     ranks = [
         subprocess.Popen(
             [sys.executable, models.__file__, "rank", str(tmp_path)],
-            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -13,7 +13,9 @@ from r1repro.tinyworld import arithmetic
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, tiny_base):
-    return evaluate.run(models.small_evaluation(), tmp_path_factory.mktemp("e") / "run", tiny_base, models.SMALL_MACHINE)
+    return evaluate.run(
+        models.small_evaluation(), tmp_path_factory.mktemp("e") / "run", tiny_base, models.SMALL_MACHINE
+    )
 
 
 def rows(folder):
@@ -75,7 +77,9 @@ def test_the_model_is_sampled_with_the_settings(tmp_path, tiny_base, monkeypatch
 def test_an_interrupted_evaluation_ends_with_the_same_samples(done, tmp_path, tiny_base, monkeypatch, stop_after, torn):
     calls, honest = iter(range(9)), evaluate.sampler.sample
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate.sampler, "sample", lambda *a, **k: honest(*a, **k) if next(calls) < stop_after else 1 / 0)
+        patch.setattr(
+            evaluate.sampler, "sample", lambda *a, **k: honest(*a, **k) if next(calls) < stop_after else 1 / 0
+        )
         with pytest.raises(ZeroDivisionError):
             evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
     with open(tmp_path / "run" / "samples.jsonl", "a") as file:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ def small(monkeypatch):
 
 
 def settings(**changes):
-    return config.Pretrain(**dict(model="test", steps=25, rows=4, length=48, checkpoint_every=10, learning_rate=1e-2) | changes)
+    return config.Pretrain(
+        **dict(model="test", steps=25, rows=4, length=48, checkpoint_every=10, learning_rate=1e-2) | changes
+    )
 
 
 def metrics(run):
@@ -79,10 +82,10 @@ def test_a_finished_run_returns_at_once(tmp_path, monkeypatch):
 
 
 def test_the_base_is_put_where_the_package_looks_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizer, "ASSETS", tmp_path / "assets")
     (tmp_path / "assets").mkdir()
-    (tmp_path / "assets" / "tokenizer.json").write_bytes((base.Path(corpus.__file__).parent / "assets" / "tokenizer.json").read_bytes())
-    (tmp_path / "assets" / "families.txt").write_bytes((base.Path(corpus.__file__).parent / "assets" / "families.txt").read_bytes())
+    for name in ("tokenizer.json", "families.txt"):
+        shutil.copy(tokenizer.ASSETS / name, tmp_path / "assets" / name)
+    monkeypatch.setattr(tokenizer, "ASSETS", tmp_path / "assets")
     made = pretrain.make_base(settings(steps=2), tmp_path / "run")
     assert made == base.folder("test")
     assert {p.name for p in made.iterdir()} >= {"config.json", "model.safetensors", "manifest.json"}

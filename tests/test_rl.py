@@ -10,7 +10,7 @@ import torch
 from r1repro.algo import grpo
 from r1repro.config import Machine
 from r1repro.engine import checkpoint, policy, sampler
-from r1repro.records import Refusal, Score
+from r1repro.records import VERDICTS, Refusal, Score
 from r1repro.run import GLOSSARY
 from r1repro.stages import rl
 from r1repro.tinyworld import tokenizer
@@ -215,6 +215,18 @@ def test_the_reference_becomes_the_policy_exactly_at_its_steps(tmp_path, tiny_ba
         assert torch.equal(weights(run, step, "reference")["model.embed_tokens.weight"], policies[holds]), step
 
 
+def test_the_learning_rate_warms_up_and_stays(tmp_path, tiny_base, monkeypatch):
+    rates, honest = [], rl.update_
+
+    def watch(actor, optimizer, *rest):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return honest(actor, optimizer, *rest)
+
+    monkeypatch.setattr(rl, "update_", watch)
+    train(tmp_path / "run", tiny_base, warmup_steps=4, learning_rate=2e-3)
+    assert rates == pytest.approx([5e-4, 1e-3, 1.5e-3, 2e-3, 2e-3, 2e-3])
+
+
 def weights(run, step, name="model"):
     return checkpoint.load_file(checkpoint.folder_of(run, step) / f"{name}.safetensors")
 
@@ -226,10 +238,12 @@ def test_checkpoints_of_equal_parts_stay_and_the_first_is_the_base(tmp_path, tin
     assert all(torch.equal(base[name], tensor) for name, tensor in weights(run, 0).items())
 
 
-def test_a_run_goes_on_from_its_checkpoint_as_if_never_stopped(done, tmp_path, tiny_base, monkeypatch):
+@pytest.mark.parametrize("updates", [0, 3, 5])
+def test_a_run_goes_on_from_its_checkpoint_as_if_never_stopped(done, tmp_path, tiny_base, monkeypatch, updates):
+    """Stopped in each of its three rollouts; before the last of them the reference has been refreshed."""
     calls, honest = iter(range(100)), rl.update_
     with monkeypatch.context() as patch:
-        patch.setattr(rl, "update_", lambda *a: honest(*a) if next(calls) < 3 else 1 / 0)  # dies at step 4
+        patch.setattr(rl, "update_", lambda *a: honest(*a) if next(calls) < updates else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "run", tiny_base)
     run, lines = train(tmp_path / "run", tiny_base)
@@ -258,7 +272,7 @@ def test_a_grader_that_fails_masks_and_is_counted(tmp_path, tiny_base):
     _, lines = train(tmp_path / "some", tiny_base, rewards=("models:fails_for_some",))
     for line in lines[0::2]:
         assert 0 < line["verdict/error"] < 1
-        assert sum(line[f"verdict/{v}"] for v in ("right", "wrong", "unparsed", "timed_out", "error")) == pytest.approx(1)
+        assert sum(line[f"verdict/{verdict}"] for verdict in VERDICTS) == pytest.approx(1)
 
 
 def test_a_rollout_whose_grader_always_fails_moves_nothing_but_by_the_reference(tmp_path, tiny_base):

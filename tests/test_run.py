@@ -201,8 +201,16 @@ def refuse(number):
     return fail
 
 
-@pytest.mark.parametrize("number, word", [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"),
-                                          (errno.EFBIG, "arge"), (errno.EROFS, "ead-only"), (errno.EIO, "rror")])  # fmt: skip
+@pytest.mark.parametrize(
+    "number, word",
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EFBIG, "arge"),
+        (errno.EROFS, "ead-only"),
+        (errno.EIO, "rror"),
+    ],
+)
 @pytest.mark.parametrize("where", ["open", "replace"])
 def test_what_cannot_be_written_is_told_in_one_line_and_leaves_the_old(tmp_path, monkeypatch, number, word, where):
     mine = take(tmp_path)

@@ -128,9 +128,7 @@ def test_first_tokens_follow_the_distribution(temperature, top_p):
     model, num = models.build(), 4000
     logits_V = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1]
     expected_V = reference_nucleus(logits_V.detach(), temperature, top_p)
-    found = draw(
-        model, PROMPTS[:1], num, KEYS[:1], max_tokens=1, temperature=temperature, top_p=top_p, max_rows=num
-    )
+    found = draw(model, PROMPTS[:1], num, KEYS[:1], max_tokens=1, temperature=temperature, top_p=top_p, max_rows=num)
     count_V = torch.bincount(found.tokens_NT[:, 0], minlength=40).double()
     assert (count_V[expected_V == 0] == 0).all()
     on_V = expected_V > 0
@@ -164,6 +162,14 @@ def test_noise_is_standard_gumbel():
     assert torch.isfinite(noise).all()
 
 
+def test_noise_chooses_no_token_by_itself(monkeypatch):
+    """The largest noise is finite whatever the bits: an infinite one would choose a token that has no probability."""
+    every = np.array([[0, 1, 2**31, 2**32 - 2, 2**32 - 1]], dtype=np.uint32)
+    monkeypatch.setattr(sampler, "_mix", lambda x: every if x.ndim == 2 else x)
+    noise = sampler.gumbel(np.zeros(1, dtype=np.uint32), 0, 5)
+    assert not noise.isnan().any() and noise.max() < 30 and noise[0, 0] > 20
+
+
 def test_noise_is_independent_between_tokens_positions_and_outputs():
     keys = sampler._row_keys((0, 0), [7], 64)
     here, there = sampler.gumbel(keys, 3, 1024).double(), sampler.gumbel(keys, 4, 1024).double()
@@ -176,7 +182,8 @@ def test_noise_is_independent_between_tokens_positions_and_outputs():
 
 def test_noise_differs_by_seed_rollout_question_output_and_position():
     def noise(key=(0, 0), question=7, output=0, position=0):
-        return tuple(sampler.gumbel(sampler._row_keys(key, [question], 4)[output : output + 1], position, 8)[0].tolist())
+        row_key = sampler._row_keys(key, [question], 4)[output : output + 1]
+        return tuple(sampler.gumbel(row_key, position, 8)[0].tolist())
 
     different = [noise(), noise(key=(1, 0)), noise(key=(0, 1)), noise(key=(1, 1)), noise(question=8),
                  noise(question=7 + 2**32), noise(output=1), noise(position=1)]  # fmt: skip
@@ -202,7 +209,8 @@ def test_an_output_ends_at_its_first_end_token_or_at_the_cap():
         ended = models.END in tokens
         assert length == (tokens.index(models.END) + 1 if ended else 14)
         assert truncated == (not ended)
-        assert all(t == models.PAD for t in tokens[length:]) and (logp[length:] == 0).all() and (logp[:length] < 0).all()
+        assert all(t == models.PAD for t in tokens[length:])
+        assert (logp[length:] == 0).all() and (logp[:length] < 0).all()
 
 
 def always(token):
@@ -210,7 +218,9 @@ def always(token):
     model = models.build("llama")
     model.lm_head.weight.data.zero_()
     model.model.norm.weight.data.zero_()
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(40, dtype=torch.float64).index_fill_(0, torch.tensor(token), 1e3))
+    bias = torch.zeros(40, dtype=torch.float64)
+    bias[token] = 1e3
+    model.lm_head.bias = torch.nn.Parameter(bias)
     return model
 
 
