@@ -30,7 +30,7 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 3600
+    steps: int = 2500
     """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in under half an hour."""
 
     rows: int = 8
@@ -45,7 +45,7 @@ class Pretrain:
     warmup: float = 0.05
     """Ours: share of the steps."""
 
-    checkpoint_every: int = 200
+    checkpoint_every: int = 250
     """Ours: steps between checkpoints."""
 
 
@@ -206,7 +206,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=32, learning_rate=1e-4, max_tokens=320,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=24, learning_rate=8e-5, max_tokens=320,
         warmup_steps=8, refresh_reference_every=32, num_checkpoints=4,
     ),
     "gpu": dict(

@@ -12,8 +12,8 @@ from r1repro import paper
 from r1repro.tinyworld import arithmetic, tokenizer
 
 MIX = {
-    "shape": {"exercise": 0.36, "dialogue": 0.16, "template": 0.08, "drill": 0.37, "prose": 0.03},
-    "level": {1: 0.25, 2: 0.25, 3: 0.20, 4: 0.18, 5: 0.12},
+    "shape": {"exercise": 0.41, "dialogue": 0.16, "template": 0.08, "drill": 0.32, "prose": 0.03},
+    "level": {1: 0.27, 2: 0.26, 3: 0.21, 4: 0.18, 5: 0.08},
     "depth": {0: 0.52, 1: 0.30, 2: 0.11, 3: 0.07},
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
