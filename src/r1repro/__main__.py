@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", default="0")
     made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rl.learning_rate=1e-4")
-    made = verb("variants", _variants, "run what others set differently beside the paper's settings", tier)
+    made = verb("variants", _variants, "run a control and other settings beside the paper's", tier)
     made.add_argument("--seed", default="0")
     made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
     made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")

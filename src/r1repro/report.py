@@ -160,7 +160,7 @@ def _tables(tier: str, out: Path, seeds: Sequence[SeedRuns]) -> dict[str, list[d
         for file in sorted(Path(out, tier).glob("seed-*/variants.json"))
         for row in read_json(file)
     ]
-    return tables | ({"Other settings, one seed, by checkpoint": rows} if rows else {})
+    return tables | ({"Other settings and a control, by checkpoint": rows} if rows else {})
 
 
 def _write(
