@@ -138,28 +138,27 @@ def _evaluate(arguments) -> None:
 
 def _report(arguments) -> None:
     from r1repro import config, report
+    from r1repro.run import out_folder
 
     config.check_tier(arguments.tier)
-    sys.stdout.write(f"{report.build(arguments.tier, _out()) / 'index.html'}\n")
+    sys.stdout.write(f"{report.build(arguments.tier, out_folder()) / 'index.html'}\n")
 
 
 def _publish(arguments) -> None:
     from r1repro import config, report
+    from r1repro.run import out_folder
 
     config.check_tier(arguments.tier)
-    sys.stdout.write(f"{report.publish(arguments.tier, _out(), Path('reports'))}\n")
+    sys.stdout.write(f"{report.publish(arguments.tier, out_folder(), Path('reports'))}\n")
 
 
 def _base(arguments) -> None:
     from r1repro.config import Pretrain
+    from r1repro.run import out_folder
     from r1repro.stages import pretrain
 
     cfg = Pretrain()
-    sys.stdout.write(f"{pretrain.make_base(cfg, Path(arguments.run_dir or _out() / 'base' / cfg.model))}\n")
-
-
-def _out() -> Path:
-    return Path(os.environ.get("R1REPRO_OUT", "out"))
+    sys.stdout.write(f"{pretrain.make_base(cfg, Path(arguments.run_dir or out_folder() / 'base' / cfg.model))}\n")
 
 
 def _seed(text: str) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from r1repro import config, paper
 from r1repro.records import Refusal
-from r1repro.run import default_folder
+from r1repro.run import out_folder
 from r1repro.tinyworld import base, tokenizer
 
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym", "math-verify", "papermill",
@@ -65,7 +65,7 @@ def _asset(what: str, look) -> tuple[str, str, str]:
 
 
 def _disk() -> tuple[str, str, str]:
-    folder = default_folder("cpu", 0).parent.parent
+    folder = out_folder()
     place = folder if folder.exists() else folder.absolute().parent
     free = shutil.disk_usage(place).free / 2**30
     if not os.access(place, os.W_OK):

@@ -52,6 +52,7 @@ def execute(name: str, target: Path, *, tier: str, seed: int) -> Path:
     writable(target.parent)
     started = target.with_suffix(".running.ipynb")
     os.environ["R1REPRO_STATIC"] = "1"
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's
     try:
         papermill.execute_notebook(
             source, started, parameters={"tier": tier, "seed": seed}, kernel_name="python3", progress_bar=False

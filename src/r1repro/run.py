@@ -151,12 +151,22 @@ def _difference(path: Path, key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
         what = f"{key} differs in " + ", ".join(f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in changed[:3])
-    return f"run folder {path} holds another run ({what}): choose another run_dir, or move that folder away"
+    way_out = "choose another run_dir, or move that folder away (`make clean` removes all runs)"
+    return f"run folder {path} holds another run ({what}): {way_out}"
 
 
 def default_folder(tier: str, seed: int) -> Path:
-    """Where a seed's runs go: ``out/<tier>/seed-<seed>``, below the variable R1REPRO_OUT if it is set."""
-    return Path(os.environ.get("R1REPRO_OUT", "out")) / tier / f"seed-{seed}"
+    """Where a seed's runs go: ``<out>/<tier>/seed-<seed>``."""
+    return out_folder() / tier / f"seed-{seed}"
+
+
+def out_folder() -> Path:
+    """The folder of all runs: the variable R1REPRO_OUT, or ``out`` of the checkout, also for a notebook that runs in
+    ``notebooks/``; for an installed package ``out`` of the current folder."""
+    if "R1REPRO_OUT" in os.environ:
+        return Path(os.environ["R1REPRO_OUT"])
+    checkout = Path(__file__).parents[2]
+    return Path(os.path.relpath(checkout / "out") if (checkout / "pyproject.toml").exists() else "out")
 
 
 def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
