@@ -58,41 +58,50 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
     rewards = combine.load(cfg.rewards)
     combine.load([cfg.advantage, cfg.ratio, cfg.average])
     first = _resume_(run, actor, reference, optimizer, cfg)
-    spent = dict(run.manifest.get("tokens", {}))
 
     for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
-        started = time.monotonic()
+        watch = Watch()
         questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
         samples = _sample(actor, questions, cfg, index, machine)
-        sampled = time.monotonic()
+        watch.lap("time/rollout_s")
         texts = texts_of(samples)
         asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
         totals, parts = combine.total(rewards, asked, texts)
-        scored = time.monotonic()
+        watch.lap("time/reward_s")
         rollout = _compare(questions, samples, totals, reference, cfg, machine)
 
-        log = _rollout_log(index, asked, texts, samples, totals, parts, cfg)
-        log |= {"time/rollout_s": sampled - started, "time/reward_s": scored - sampled}
-        for number, rows in enumerate(mini_batches(cfg, index)):
-            step = index * cfg.steps_per_rollout + number + 1
+        log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
+        first_step = index * cfg.steps_per_rollout + 1
+        for step, rows in enumerate(mini_batches(cfg, index), start=first_step):
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, cfg.warmup_steps))
             log |= update_(actor, optimizer, rollout, rows, cfg, machine)
-            if number:
-                log.pop("sampler/divergence_nats")
+            if step > first_step:
+                log.pop("sampler/divergence_nats")  # by now the policy has moved away from the sampler on purpose
             if step % cfg.refresh_reference_every == 0:
                 reference.load_state_dict(actor.state_dict())
                 log["policy/reference_refreshed"] = 1.0
             run.log(step, log)
             log = {}
 
-        spent = {k: spent.get(k, 0) + int(samples.length_N.sum()) for k in ("sampled", "trained")}
-        run.manifest["tokens"] = spent
         run.add_samples(_some_samples(step, questions, texts, totals, cfg))
         checkpoint.save_(run.path, step, actor, tokenizer.load(), optimizer=optimizer, reference=reference)
         checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
         run.keep_time()
-    run.finish()
+    lines = run.metrics()
+    run.finish(tokens={kind: sum(int(x.get(f"tokens/{kind}", 0)) for x in lines) for kind in ("sampled", "trained")})
     return run.path
+
+
+class Watch:
+    """Seconds of the parts of a rollout, by their key of metrics.jsonl."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._at = time.monotonic()
+
+    def lap(self, key: str) -> None:
+        now = time.monotonic()
+        self.laps[key], self._at = now - self._at, now
 
 
 def new_optimizer(actor, cfg: RL) -> torch.optim.Optimizer:
