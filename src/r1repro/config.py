@@ -206,8 +206,8 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=24, learning_rate=8e-5, max_tokens=320,
-        warmup_steps=8, refresh_reference_every=32, num_checkpoints=4,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4e-5, max_tokens=320,
+        warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
         questions_per_step=8, steps_per_rollout=4, num_rollouts=100, learning_rate=1e-5, max_tokens=2048,
