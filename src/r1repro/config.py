@@ -220,7 +220,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=128),
-    "cpu": dict(num_questions=200, max_tokens=320),
+    "cpu": dict(num_questions=200, max_tokens=320, seed=5829018),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -239,6 +239,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Run beside the paper's settings by `python -m r1repro variants`: no accuracy reward (a control); a small clip range
 with a small format reward and a fixed reference, as is common; a larger step."""
+
+# The seed of the published test questions was fixed after the settings: the first six hex digits of the commit that
+# holds them, 58f19af0a938.
 
 RUNNABLE = ("smoke", "cpu")
 """Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
