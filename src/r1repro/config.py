@@ -343,7 +343,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise Refusal(f"override {pair!r} has no '=': write it as setting=value, such as rl.learning_rate=1e-4")
         try:
             overrides[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or a number too long to read
             overrides[name] = text
     return overrides
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from r1repro.algo import likelihood
+from r1repro.engine import checkpoint
 from r1repro.records import Refusal
 
 logging.disable_progress_bar()  # it counts files, of which there is one
@@ -26,7 +28,13 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     """A causal language model from a folder in Hugging Face form; safetensors only, no code from the folder is run."""
     if not (Path(folder) / "config.json").exists():
         raise Refusal(f"no model at {folder}: give the folder of a Hugging Face model, or `make base` for the tiny one")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    if (Path(folder) / "checkpoint.json").exists():
+        checkpoint.verify(Path(folder))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Refusal(f"the model at {folder} cannot be loaded ({reason}): put it there whole") from error
     return model.eval()
 
 

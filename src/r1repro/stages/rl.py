@@ -133,10 +133,10 @@ def mini_batches(cfg: RL, rollout: int) -> list[Tensor]:
 def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: Machine) -> dict[str, float]:
     """One step: the gradient of Eq. 1 over the mini-batch ``rows``, clipped by its norm, and the optimiser.
 
-    Each rank takes its share of the rows; the token weights are those of the whole step.
+    Each rank takes its share of the rows; the token weights are those of the whole step.  The policy stays in
+    evaluation mode: dropout would make it another one than the policy that sampled.
     """
     started = time.monotonic()
-    actor.train()
     mask_NT = _mask(rollout.length_N[rows], rollout.tokens_NT.shape[1]).to(rollout.old_logp_NT.dtype)
     weight_NT = _function(cfg.average)(mask_NT)
     mine = dist.share(len(rows))
@@ -168,7 +168,6 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    actor.eval()
 
     on_NT = mask_NT > 0
     clip = grpo.clipped(logp_NT, old_NT, advantage_N, clip_low=cfg.clip_low, clip_high=cfg.clip_high)
