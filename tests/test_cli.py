@@ -73,7 +73,6 @@ def done(tmp_path, tiny_base, capfd):
         (["r1-zero", "--tier", "smoke", "--set", "rl.outputs_per_question=1"], ["use 2 or more"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.refresh_reference_every=3"], ["multiple"]),
         (["r1-zero", "--tier", "smoke", "--set", "evaluate.top_p=1.5"], ["top_p", "1.5"]),
-        (["r1-zero", "--tier", "smoke", "--set", "evaluate.split=exam"], ["split", "exam"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.lr=1"], ["'rl.lr'", "rl.learning_rate"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.learning_rate"], ["="]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.max_tokens=" + "9" * 5000], ["rl.max_tokens"]),
@@ -89,8 +88,14 @@ def done(tmp_path, tiny_base, capfd):
 )
 def test_a_wrong_command_is_answered_with_one_line(capfd, tmp_path, monkeypatch, words, needed):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("R1REPRO_OUT", str(tmp_path / "out"))
     refused(capfd, words, *needed)
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_a_split_that_does_not_exist_is_refused_before_the_training(capfd, tmp_path, tiny_base):
+    refused(capfd, words_for(tmp_path / "run", tiny_base, "evaluate.split=exam"), "split", "exam")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("verb", ["r1-zero", "evaluate"])

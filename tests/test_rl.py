@@ -305,7 +305,7 @@ def test_a_name_that_does_not_exist_is_refused_and_can_be_mended(tmp_path, tiny_
 
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, tiny_base, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("r1repro.run.Run.finish", lambda *_: 1 / 0)
+        patch.setattr("r1repro.run.Run.finish", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "run", tiny_base)
     file = models.newest(tmp_path / "run") / "model.safetensors"
