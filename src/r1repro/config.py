@@ -13,6 +13,9 @@ from typing import Any
 from r1repro import paper
 from r1repro.records import Refusal
 
+SOURCES = ("chain_sum",)
+"""Questions by name; `data` draws them."""
+
 TIERS = ("smoke", "cpu", "gpu", "node", "cluster", "paper")
 
 
@@ -54,7 +57,7 @@ class RL:
     """One GRPO stage.  The defaults are those of R1-Zero; `TIER_RL` shrinks them."""
 
     questions: str = "chain_sum"
-    """Source of questions, see `data.SOURCES`."""
+    """Source of questions, see `SOURCES`."""
 
     seed: int = 0
     """Ours: draws questions, noise and mini-batches."""
@@ -123,6 +126,10 @@ class RL:
         return self.num_rollouts * self.steps_per_rollout
 
     def __post_init__(self):
+        _known_source(self)
+        _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
+        _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
+        _not_negative(self, "warmup_steps", "kl_coefficient", "clip_low")
         if self.outputs_per_question < 2:
             raise Refusal(
                 f"rl.outputs_per_question is {self.outputs_per_question}, but a group of one has no siblings to be "
@@ -133,10 +140,6 @@ class RL:
                 f"rl.refresh_reference_every is {self.refresh_reference_every}, not a multiple of steps_per_rollout "
                 f"({self.steps_per_rollout}): the reference changes between rollouts, so choose a multiple"
             )
-        if self.warmup_steps < 0:
-            raise Refusal(f"rl.warmup_steps is {self.warmup_steps}, but it must not be below 0: give one such as 0")
-        _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
-        _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +171,11 @@ class Evaluate:
     """hyperparameters.csv, evaluation max_generation_tokens."""
 
     def __post_init__(self):
+        _known_source(self)
         _positive(self, "num_questions", "k", "temperature", "top_p", "max_tokens")
+        _not_negative(self, "seed")
+        if self.split not in ("validation", "test"):
+            raise Refusal(f"evaluate.split is {self.split!r}: choose validation or test, never what was trained on")
         if self.top_p > 1:
             raise Refusal(f"evaluate.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
 
@@ -182,6 +189,9 @@ class Machine:
 
     max_rows: int = 512
     """Ours: outputs sampled side by side."""
+
+    def __post_init__(self):
+        _positive(self, "micro_batch_tokens", "max_rows")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -396,3 +406,18 @@ def _positive(settings: Any, *names: str) -> None:
         if not value > 0:
             usual = _default(type(settings), name)
             raise Refusal(f"{part}.{name} is {value}, but it must be above 0: give one such as {usual}")
+
+
+def _not_negative(settings: Any, *names: str) -> None:
+    part = type(settings).__name__.lower()
+    for name in names:
+        value = getattr(settings, name)
+        if value < 0:
+            usual = _default(type(settings), name)
+            raise Refusal(f"{part}.{name} is {value}, but it must not be below 0: give one such as {usual}")
+
+
+def _known_source(settings: Any) -> None:
+    if settings.questions not in SOURCES:
+        part = type(settings).__name__.lower()
+        raise Refusal(f"{part}.questions is {settings.questions!r}: choose one of {', '.join(SOURCES)}")

@@ -94,6 +94,8 @@ class Run:
         file = path / "manifest.json"
         if file.exists():
             manifest = read_json(file)
+            if not isinstance(manifest, dict):
+                raise Refusal(f"{file} is damaged (no manifest in it): move its folder away and run the stage again")
             for key, value in wanted.items():
                 if manifest.get(key) != value:
                     raise Refusal(_difference(path, key, manifest.get(key), value))
@@ -178,7 +180,10 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028 inside a text
-    return [json.loads(line) for line in lines if line]
+    try:
+        return [json.loads(line) for line in lines if line]
+    except json.JSONDecodeError as error:
+        raise Refusal(f"{file} is damaged ({error}): move its folder away and run the stage again") from error
 
 
 def drop_torn_line(file: Path) -> None:

@@ -52,7 +52,7 @@ def save_(
         temporary.mkdir(parents=True)
         try:
             model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
+            _save_tokenizer(tokenizer, temporary)
             if optimizer is not None:
                 save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
             if reference is not None:
@@ -65,6 +65,14 @@ def save_(
             shutil.rmtree(folder)
         os.replace(temporary, folder)
     return folder
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save it, with a failure to write told as what it is: the library raises a bare Exception."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        raise OSError(error) from error
 
 
 def load_(
@@ -97,6 +105,8 @@ def verify(folder: Path) -> dict[str, Any]:
     if not (folder / "checkpoint.json").exists():
         raise Refusal(f"{folder} holds no checkpoint: delete that folder, and the run goes on from the one before")
     record = read_json(folder / "checkpoint.json")
+    if not (isinstance(record, dict) and isinstance(record.get("files"), dict)):
+        raise Refusal(f"{folder}/checkpoint.json is damaged: delete that folder, and the run takes up the one before")
     for name, digest in record["files"].items():
         if not (folder / name).exists() or sha256_file(folder / name) != digest:
             raise Refusal(

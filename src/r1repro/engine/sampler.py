@@ -224,15 +224,15 @@ ATTENTION = "r1repro_one_token"
 def _attend(module, query: Tensor, view: _View, _, attention_mask, scaling: float, **unused) -> tuple[Tensor, None]:
     """Attention of one new token a row over what all rows share and over the row's own block."""
     rows, heads, _, size = query.shape
-    kv_heads = view.keys.shape[1]
+    kv_heads, at = view.keys.shape[1], view.common_keys.shape[1]
     query = query.reshape(rows, kv_heads, heads // kv_heads, size) * scaling
-    across = query.transpose(0, 1).reshape(kv_heads, -1, size)
-    common = (across @ view.common_keys.transpose(1, 2)).view(kv_heads, rows, heads // kv_heads, -1).transpose(0, 1)
+    per_head = rows * (heads // kv_heads)
+    across = query.transpose(0, 1).reshape(kv_heads, per_head, size)
+    common = (across @ view.common_keys.transpose(1, 2)).view(kv_heads, rows, heads // kv_heads, at).transpose(0, 1)
     own = query @ view.keys.transpose(2, 3)
     own[..., : view.bias.shape[1]] += view.bias[:, None, None]
     weights = torch.cat([common, own], -1).softmax(-1)
-    at = common.shape[-1]
-    shared_part = weights[..., :at].transpose(0, 1).reshape(kv_heads, -1, at) @ view.common_values
+    shared_part = weights[..., :at].transpose(0, 1).reshape(kv_heads, per_head, at) @ view.common_values
     out = shared_part.view(kv_heads, rows, heads // kv_heads, size).transpose(0, 1) + weights[..., at:] @ view.values
     return out.reshape(rows, 1, heads, size), None
 

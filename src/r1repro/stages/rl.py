@@ -50,13 +50,13 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
             or loss that are no longer numbers.
     """
     machine = machine or Machine()
+    rewards = combine.load(cfg.rewards)
+    combine.load([cfg.advantage, cfg.ratio, cfg.average])
     run = Run.open(run_dir, stage="rl", config=cfg, inputs={"base": base.digest(base_dir)}, seed=cfg.seed)
     if run.complete:
         return run.path
     actor, reference = policy.load(base_dir), policy.load(base_dir)
     optimizer = new_optimizer(actor, cfg)
-    rewards = combine.load(cfg.rewards)
-    combine.load([cfg.advantage, cfg.ratio, cfg.average])
     first = _resume_(run, actor, reference, optimizer, cfg)
 
     for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
@@ -270,7 +270,7 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
     log["reward/mean"] = float(np.mean([t for t in totals if t is not None] or [0.0]))
     for name, scores in parts.items():
         if f"reward/{name}" in ("reward/accuracy", "reward/format"):
-            log[f"reward/{name}"] = float(np.mean([s.value or 0.0 for s in scores]))
+            log[f"reward/{name}"] = float(np.mean([s.value for s in scores if s.value is not None] or [0.0]))
     verdicts = np.array([s.verdict for s in next(iter(parts.values()))])
     for verdict in ("right", "wrong", "unparsed", "timed_out", "error"):
         log[f"verdict/{verdict}"] = float(np.mean(verdicts == verdict))
@@ -282,8 +282,9 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
         if (verdicts == verdict).any():
             log[f"length/{verdict}"] = float(length[verdicts == verdict].mean())
     log["length/truncated"] = float(samples.truncated_N.double().mean())
-    groups = np.array([np.nan if t is None else t for t in totals]).reshape(-1, cfg.outputs_per_question)
-    log["group/no_variance"] = float(np.mean(np.nanmax(groups, 1) - np.nanmin(groups, 1) == 0))
+    size = cfg.outputs_per_question
+    groups = [{t for t in totals[i : i + size] if t is not None} for i in range(0, len(totals), size)]
+    log["group/no_variance"] = float(np.mean([len(different) < 2 for different in groups]))
     log["language/mixed"] = float(
         np.mean([language.is_mixed(t, q.language) for q, t in zip(asked, texts, strict=True)])
     )

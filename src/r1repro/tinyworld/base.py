@@ -1,12 +1,13 @@
 """The base models of the tiny world: Qwen2 architecture, about a million parameters, committed."""
 
+import hashlib
 from pathlib import Path
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from r1repro.records import Refusal
-from r1repro.run import sha256_folder
+from r1repro.run import sha256_file
 from r1repro.tinyworld import tokenizer
 
 SHAPES = {
@@ -29,7 +30,8 @@ def digest(path: Path) -> str:
         raise Refusal(
             f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`"
         )
-    return sha256_folder(path, "*[gr]*.*s*")
+    files = [Path(path) / "config.json", *sorted(Path(path).glob("model*.safetensors"))]
+    return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in files).encode()).hexdigest()
 
 
 def new(name: str, seed: int) -> Qwen2ForCausalLM:
