@@ -13,6 +13,7 @@ def token_logp(logits_NTV: Tensor, tokens_NT: Tensor, temperature: float = 1.0) 
         Whether the ratio of Eq. 1 is taken at the temperature of the sampling.  It is here: the old policy is the
         distribution that the outputs were really drawn from.
 
+    >>> import torch
     >>> token_logp(torch.zeros(1, 1, 4), torch.tensor([[2]])).exp()
     tensor([[0.2500]])
     """

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from r1repro import data
 from r1repro.algo import estimators
 from r1repro.config import Evaluate, Machine
-from r1repro.engine import policy, sampler
+from r1repro.engine import checkpoint, policy, sampler
 from r1repro.records import Question
 from r1repro.rewards import accuracy
 from r1repro.run import Run, write_json
@@ -24,6 +24,8 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     are written only when it is whole: so an interrupted evaluation ends with the same file as an undisturbed one.
     """
     machine = machine or Machine()
+    if (Path(model_dir) / "checkpoint.json").exists():
+        checkpoint.verify(Path(model_dir))
     folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
     if folder.complete:
         return folder.path

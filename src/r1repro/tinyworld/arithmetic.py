@@ -41,8 +41,8 @@ def split_of(question_id: str) -> str:
     """The split that a question belongs to, by the hash of its canonical form: 80 % train, 10 % validation, 10 % test.
 
     The same in every run, file and language: a test question is asked in no document of the corpus and in no rollout.
-    One thing this does not keep out: a test question of level 1 is a single addition, and single additions stand, worked,
-    among the lines of longer sums.  Test questions of levels 2 to 5 stand nowhere.
+    One thing this does not keep out: a test question of level 1 is a single addition, and single additions stand,
+    worked, among the lines of longer sums.  Test questions of levels 2 to 5 stand nowhere.
     """
     bucket = int(question_id[:8], 16) % 10
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
