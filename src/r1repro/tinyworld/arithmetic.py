@@ -6,11 +6,13 @@ The depths, in the order of their price in tokens:
     1  a line a term             first 57+87=144, then 144+70=214.
     2  digit by digit            57+87: 7+7=14 carry, 5+8+1=14, so 144. ...
     3  digit by digit, each line then checked by taking the term off again; a mistake that is found is mended:
-                                 57+87: 7+7=14 carry, 5+8+1=14, so 144. check: 144-87=57, right.
-                                 57+87: 7+7=15 carry, 5+8+1=14, so 145. check: 145-87=58, wait, a mistake, again: ...
+            57+87: 7+7=14 carry, 5+8+1=14, so 144. check 144-87: 4-7=7 borrow, 4-8-1=5 borrow, 1-1=0, so 57, right.
+            57+87: 7+7=15 carry, 5+8+1=14, so 145. check 145-87: 5-7=8 borrow, 4-8-1=5 borrow, 1-1=0, so 58,
+            wait, a mistake, again: 57+87: ...
 
-All four are in the corpus that the base model reads (`corpus.py` says how often).  So none of these behaviours is
-invented by RL here: RL finds out which of them pays, and makes it frequent and reliable.
+All four are in the corpus that the base model reads (`corpus.py` says how often), and in all that are written out a
+mistake is equally frequent: only checking mends it.  So none of these behaviours is invented by RL here: RL finds out
+which of them pays, and makes it frequent and reliable.
 """
 
 import functools
@@ -40,9 +42,8 @@ SPLITS = ("train", "validation", "test")
 def split_of(question_id: str) -> str:
     """The split that a question belongs to, by the hash of its canonical form: 80 % train, 10 % validation, 10 % test.
 
-    The same in every run, file and language: a test question is asked in no document of the corpus and in no rollout.
-    One thing this does not keep out: a test question of level 1 is a single addition, and single additions stand,
-    worked, among the lines of longer sums.  Test questions of levels 2 to 5 stand nowhere.
+    The same in every run, file and language.  `holds_held_out` says whether a text asks or works a question of the
+    other two splits; no document of the corpus and no training question does.
     """
     bucket = int(question_id[:8], 16) % 10
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
@@ -57,7 +58,9 @@ def draw(split: str, level: int, language: str, *key: int | str) -> Question:
     """The question that belongs to (split, level, language, key): a function of its arguments and of nothing else.
 
     Expressions come from reasoning-gym's ``chain_sum``.  Those with a running sum below zero are passed over, because
-    the worked solutions know no negative numbers, and so are those of other splits.
+    the worked solutions know no negative numbers, and so are those of other splits.  Of training questions those are
+    passed over too whose worked solution would contain a question that is held out: ``57 + 87`` is a question of
+    level 1, and the first line of ``57 + 87 - 70``.
 
     >>> draw("test", 1, "en", 0) == draw("test", 1, "en", 0)
     True
@@ -67,7 +70,10 @@ def draw(split: str, level: int, language: str, *key: int | str) -> Question:
         entry = _dataset(level)[rng.getrandbits(48)]
         expression = entry["metadata"]["expression"]
         question_id = canonical_id(expression)
-        if split_of(question_id) == split and min(running_sums(expression)) >= 0:
+        if split_of(question_id) != split or min(running_sums(expression)) < 0:
+            continue
+        worked = solve(expression, len(DEPTHS) - 1, lambda: "en", 0.0, rng)[0]
+        if split != "train" or not holds_held_out(f"{expression}: {worked}"):
             text = ASK[language].format(expression=expression)
             return Question(
                 id=question_id, text=text, gold=entry["answer"], language=language, level=level, family="chain_sum"
@@ -80,6 +86,23 @@ def _dataset(level: int) -> ChainSumDataset:
     return ChainSumDataset(
         ChainSumConfig(min_terms=terms, max_terms=terms, min_digits=digits, max_digits=digits, seed=0, size=2**31)
     )
+
+
+def holds_held_out(text: str) -> bool:
+    """Whether a text states a chain sum that is, or begins with, a question of the validation or test split.
+
+    >>> [sum for sum in ("10+10", "10+11", "10 + 12") if holds_held_out(f"first {sum}-400=")]
+    []
+    """
+    shapes = set(LEVELS.values())
+    for chain in re.findall(r"\d+(?: ?[+-] ?\d+)+", text):
+        numbers = re.findall(r"[+-]?\d+", chain.replace(" ", ""))
+        for i in range(2, len(numbers) + 1):
+            digits = {len(n.lstrip("+-")) for n in numbers[:i]}
+            if len(digits) == 1 and (i, *digits) in shapes:
+                if split_of(canonical_id("".join(numbers[:i]))) != "train":
+                    return True
+    return False
 
 
 def terms_of(expression: str) -> list[int]:
@@ -107,12 +130,12 @@ def running_sums(expression: str) -> list[int]:
 _WORDS = {
     "en": dict(
         at_once="the sum is {0}.", first="first {0}", then=", then {0}", stop=".", head="{0}: ", carry=" carry",
-        borrow=" borrow", comma=", ", so=", so {0}.", check=" check: {0}", right=", right.",
+        borrow=" borrow", comma=", ", so=", so {0}", check=" check ", right=", right.",
         wrong=", wait, a mistake, again: ",
     ),
     "zh": dict(
         at_once="和是{0}。", first="先{0}", then="，再{0}", stop="。", head="{0}：", carry="进",
-        borrow="借", comma="，", so="，得{0}。", check=" 检查：{0}", right="，正确。",
+        borrow="借", comma="，", so="，得{0}", check=" 检查", right="，正确。",
         wrong="，等等，有错误，重新算：",
     ),
 }  # fmt: skip
@@ -150,12 +173,15 @@ def _digit_by_digit(terms: Sequence[int], language, error_rate, rng, *, checked:
         words = _WORDS[language()]
         wrong_at = rng.randrange(2) if rng.random() < error_rate else None
         line, result = _one_addition(total, term, words, wrong_at, rng)
+        if result < term:  # cannot be checked by taking the term off again
+            line, result = _one_addition(total, term, words, None, rng)
+        line += words["stop"]
         if checked:
-            back = result - term
-            line += words["check"].format(f"{result}{-term:+d}={back}") + words["right" if back == total else "wrong"]
+            check, back = _one_addition(result, -term, words, None, rng)
+            line += words["check"] + check + words["right" if back == total else "wrong"]
             if back != total:
                 again, result = _one_addition(total, term, words, None, rng)
-                line += again
+                line += again + words["stop"]
         lines.append(line)
         total = result
     return " ".join(lines), total

@@ -13,15 +13,20 @@ from r1repro.tinyworld import arithmetic, tokenizer
 
 MIX = {
     "shape": {"exercise": 0.41, "dialogue": 0.16, "template": 0.08, "drill": 0.32, "prose": 0.03},
-    "level": {1: 0.27, 2: 0.26, 3: 0.21, 4: 0.18, 5: 0.08},
-    "depth": {0: 0.52, 1: 0.30, 2: 0.11, 3: 0.07},
+    "level": {1: 0.27, 2: 0.26, 3: 0.22, 4: 0.20, 5: 0.05},
+    "depth_1": {0: 0.42, 1: 0.36, 2: 0.09, 3: 0.13},
+    "depth_2": {0: 0.50, 1: 0.31, 2: 0.08, 3: 0.11},
+    "depth_3": {0: 0.54, 1: 0.28, 2: 0.07, 3: 0.11},
+    "depth_4": {0: 0.58, 1: 0.26, 2: 0.06, 3: 0.10},
+    "depth_5": {0: 0.64, 1: 0.22, 2: 0.05, 3: 0.09},
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
 }
-"""Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in
-one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
+"""Shares of the corpus.  ``depth_3``: of the solutions to questions of level 3; as in textbooks, what is long to write
+out is more often left out.  ``language``: the solution is in the question's language, in the other one, or each line
+in one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
 
-ERROR_RATE = {0: 0.0, 1: 0.12, 2: 0.06, 3: 0.15}
+ERROR_RATE = {0: 0.0, 1: 0.15, 2: 0.15, 3: 0.15}
 """Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth
 3 the check finds it and the line is written again without it."""
 
@@ -44,10 +49,10 @@ def document(seed: int, index: int) -> str:
     if shape == "prose":
         return rng.choice(_prose())
     language = rng.choice(("en", "zh"))
-    question = arithmetic.draw("train", _pick(rng, "level"), language, "corpus", seed, index)
-    depth = _pick(rng, "depth")
-    expression = expression_of(question.text)
-    solution, answer = arithmetic.solve(expression, depth, _tongue(rng, language), ERROR_RATE[depth], rng)
+    level = _pick(rng, "level")
+    question = arithmetic.draw("train", level, language, "corpus", seed, index)
+    depth = _pick(rng, f"depth_{level}")
+    solution, answer = _solve(expression_of(question.text), depth, _tongue(rng, language), ERROR_RATE[depth], rng)
     if shape == "exercise":
         return rng.choice(_EXERCISE[language]).format(q=question.text, s=solution, a=answer)
     tags = "both" if shape == "dialogue" else _pick(rng, "tags")
@@ -94,19 +99,31 @@ def _indices(number: int) -> Iterator[int]:
 
 
 def _drill(rng: random.Random) -> str:
-    """The skill without a question and without an error: one sum worked digit by digit, or single additions."""
+    """The skill without a question: a sum worked digit by digit, with or without checks, or single additions.
+
+    Only where there is a check is there ever an error: it is found and mended.
+    """
     language = rng.choice(("en", "zh"))
     if rng.random() < 0.5:
         question = arithmetic.draw("train", _pick(rng, "level"), "en", "chain", rng.getrandbits(40))
+        depth = rng.choice((2, 3))
         expression = expression_of(question.text)
-        return f"{expression}\n{arithmetic.solve(expression, 2, lambda: language, 0.0, rng)[0]}"
+        error_rate = ERROR_RATE[3] if depth == 3 else 0.0
+        return f"{expression}\n{_solve(expression, depth, lambda: language, error_rate, rng)[0]}"
     lines = []
     for _ in range(rng.randint(2, 6)):
         question = arithmetic.draw("train", rng.choice((1, 3)), "en", "drill", rng.getrandbits(40))
         expression = " ".join(expression_of(question.text).split()[:3])
-        if arithmetic.split_of(arithmetic.canonical_id(expression)) == "train":
-            lines.append(arithmetic.solve(expression, rng.choice((1, 2, 2)), lambda: language, 0.0, rng)[0])
+        lines.append(_solve(expression, rng.choice((1, 2, 2)), lambda: language, 0.0, rng)[0])
     return "\n".join(lines)
+
+
+def _solve(expression: str, depth: int, language, error_rate: float, rng: random.Random) -> tuple[str, int]:
+    """`arithmetic.solve`, again where an error led to a line that is a question held out."""
+    while True:
+        solution, answer = arithmetic.solve(expression, depth, language, error_rate, rng)
+        if not arithmetic.holds_held_out(solution):
+            return solution, answer
 
 
 def _tongue(rng: random.Random, language: str):
