@@ -305,6 +305,10 @@ def test_the_verdict_on_two_parts_in_either_order(first, second, expected):
         ("x > 1", part(2.0, 1.5, 2.5), "inconclusive"),
         ("x > 1", part(0.5, 0.42, 0.58), "contradicted"),
         ("x > 1", part(1.1, 0.95, 1.25), "trend"),
+        ("x > 1", part(0.02, 0.0, 0.1), "contradicted"),  # nearly nothing is left: within 0.05
+        ("x > 1", part(0.02, 0.0, 0.11), "inconclusive"),
+        ("x > 1", part(0.2, 0.15, 0.25), "contradicted"),
+        ("x > 1", part(0.26, 0.2, 0.32), "inconclusive"),
         ("x > 0", part(1.0, 0.6, 1.4), "reproduced"),  # the first line, as a relative change
         ("x > 0", part(1.0, 0.5, 1.5), "inconclusive"),
         ("x > 0", part(-0.5, -0.58, -0.42), "contradicted"),

@@ -155,7 +155,7 @@ def test_a_document_is_a_function_of_seed_and_index(documents):
 
 
 def test_mix_sums_to_one():
-    for what, shares in corpus.MIX.items():
+    for what, shares in [*corpus.MIX.items(), *corpus.DEPTH.items()]:
         assert sum(shares.values()) == pytest.approx(1), what
 
 
@@ -204,12 +204,13 @@ def test_levels_and_depths_have_the_shares_that_are_told(documents):
     shapes = {shape: level for level, shape in arithmetic.LEVELS.items()}
     for text in texts:
         numbers, solution = question_of(text)
-        levels[shapes[len(numbers), len(str(numbers[0]))]] += 1
-        depths[arithmetic.depth_of(solution)] += 1
+        level = shapes[len(numbers), len(str(numbers[0]))]
+        levels[level] += 1
+        depths[level, arithmetic.depth_of(solution)] += 1
     for level, share in corpus.MIX["level"].items():
         assert near(levels[level], len(texts), share), (level, levels)
-    for depth, share in corpus.MIX["depth"].items():
-        assert near(depths[arithmetic.DEPTHS[depth]], len(texts), share), (depth, depths)
+        for depth, share in corpus.DEPTH[level].items():
+            assert near(depths[level, arithmetic.DEPTHS[depth]], levels[level], share), (level, depth, depths)
 
 
 def test_languages_of_the_solutions_have_the_shares_that_are_told():
@@ -266,13 +267,28 @@ def test_no_question_kept_for_tests_is_asked_in_the_corpus(documents):
     assert [e for e in seen if held_out(e)] == []
 
 
-def test_questions_kept_for_tests_are_worked_in_the_corpus_only_as_single_additions(documents):
-    """A known leak, told in `split_of` and in LOG.md: of held-out questions those of level 1 stand among the lines of
-    longer sums; those of more terms never do.  To be closed with the next base model."""
-    chains = [e for text in documents for e in re.findall(r"(?<![\d+-])\d+(?:[+-]\d+){2,}(?![\d+-])", text)]
-    assert [e for e in chains if held_out(e)] == []
-    single = [e for text in documents for e in re.findall(r"(?<![\d+-])\d+[+-]\d+(?![\d+-])", text)]
-    assert 0 < sum(map(held_out, single)) < 0.1 * len(single)
+def test_no_question_kept_for_tests_is_worked_in_the_corpus(documents):
+    """Neither as a line of a longer sum, nor as its beginning, nor as a check."""
+    chains = [e for text in documents for e in re.findall(r"(?<![\d+-])\d+(?: ?[+-] ?\d+)+", text)]
+    beginnings = [re.match(rf"\d+(?: ?[+-] ?\d+){{{n}}}(?!\d)", e) for e in chains for n in (1, 2, 3, 4)]
+    assert sum(b is not None for b in beginnings) > 10_000
+    assert [b[0] for b in beginnings if b and held_out(b[0])] == []
+    assert not any(map(arithmetic.holds_held_out, documents))
+
+
+@given(LEVELS, LANGUAGES, st.integers(0, 10**6))
+def test_no_training_question_contains_one_that_is_held_out(level, language, key):
+    question = arithmetic.draw("train", level, language, key)
+    assert not arithmetic.holds_held_out(question.text)
+    assert not arithmetic.holds_held_out(solve(question, 3)[0])
+
+
+@given(LEVELS, st.sampled_from(["validation", "test"]), st.integers(0, 10**6))
+def test_a_held_out_question_is_seen_in_a_text(level, split, key):
+    expression = corpus.expression_of(arithmetic.draw(split, level, "en", key).text)
+    for text in (expression, f"first {expression}=7", f"{expression} + 1234", expression.replace(" ", "") + "-5: "):
+        assert arithmetic.holds_held_out(text)
+    assert not arithmetic.holds_held_out(f"1234 + {expression}")
 
 
 def test_a_row_is_a_function_of_its_step_and_number():

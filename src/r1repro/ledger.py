@@ -30,6 +30,10 @@ WIDEST = {"accuracy": 0.05, "correlation": 0.2, "ratio": 0.2}
 Accuracies and ratios by the design of this project.  A rank correlation over 200 questions has a half-width of about
 0.14 whatever the model does, so it gets a limit of its own."""
 
+SMALLEST_RATIO = 0.25
+"""Below it a ratio need not be known to a fifth of itself: a half-width of 0.2 * 0.25 = 0.05 will do, as for an
+accuracy.  What fell to nearly nothing is never known to a fifth of the little that is left, but that it fell is."""
+
 FEWEST_SEEDS = 3
 """With fewer seeds a claim is at best a trend."""
 
@@ -553,9 +557,9 @@ def judge(rule: str, parts: Mapping[str, Part] | None, unit: str) -> tuple[str, 
        too few.
     6. *inconclusive*: a value on the wrong side (or on the threshold) whose interval includes the threshold.
 
-    A ratio is measured if its half-width is at most a fifth of it.  A relative change, such as `length_slope > 0`, is a
-    ratio less one, so a fifth of (1 + value) is asked of it: the same measurement, written in another way, must get the
-    same verdict.
+    A ratio is measured if its half-width is at most a fifth of it, or of `SMALLEST_RATIO` where it is smaller.  A
+    relative change, such as `length_slope > 0`, is a ratio less one, so a fifth of (1 + value) is asked of it: the same
+    measurement, written in another way, must get the same verdict.
     """
     terms = parse_rule(rule)
     if not terms or not parts:
@@ -586,7 +590,7 @@ def _why_not_measured(measured: Part, threshold: float, unit: str) -> str:
         raise Refusal(f"unit {unit!r} of a claim is unknown: use one of {', '.join(WIDEST)}")
     if measured.value is None or measured.half_width is None:
         return "has no bounded value (a rate of zero at the start, or nothing to compare)"
-    scale = abs(measured.value + (1 - threshold)) if unit == "ratio" else 1.0
+    scale = max(abs(measured.value + (1 - threshold)), SMALLEST_RATIO) if unit == "ratio" else 1.0
     widest = WIDEST[unit] * scale
     if measured.half_width <= widest + 1e-9:
         return ""

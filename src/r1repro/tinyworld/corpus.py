@@ -1,7 +1,7 @@
 """What the base model reads: documents in several shapes, few of them in the shape of the paper's template.
 
-How often each behaviour stands in the corpus is written in `MIX`, in one place, so that nobody has to guess what RL
-found and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made
+How often each behaviour stands in the corpus is written in `MIX`, `DEPTH` and `ERROR_RATE`, in one place, so that
+nobody has to guess what RL found and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made
 again.
 """
 
@@ -14,17 +14,21 @@ from r1repro.tinyworld import arithmetic, tokenizer
 MIX = {
     "shape": {"exercise": 0.41, "dialogue": 0.16, "template": 0.08, "drill": 0.32, "prose": 0.03},
     "level": {1: 0.27, 2: 0.26, 3: 0.22, 4: 0.20, 5: 0.05},
-    "depth_1": {0: 0.42, 1: 0.36, 2: 0.09, 3: 0.13},
-    "depth_2": {0: 0.50, 1: 0.31, 2: 0.08, 3: 0.11},
-    "depth_3": {0: 0.54, 1: 0.28, 2: 0.07, 3: 0.11},
-    "depth_4": {0: 0.58, 1: 0.26, 2: 0.06, 3: 0.10},
-    "depth_5": {0: 0.64, 1: 0.22, 2: 0.05, 3: 0.09},
     "language": {"own": 0.88, "other": 0.04, "mixed": 0.08},
     "tags": {"both": 0.75, "none": 0.15, "unclosed": 0.10},
 }
-"""Shares of the corpus.  ``depth_3``: of the solutions to questions of level 3; as in textbooks, what is long to write
-out is more often left out.  ``language``: the solution is in the question's language, in the other one, or each line
-in one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
+"""Shares of the corpus.  ``language``: the solution is in the question's language, in the other one, or each line in
+one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
+
+DEPTH = {
+    1: {0: 0.42, 1: 0.36, 2: 0.09, 3: 0.13},
+    2: {0: 0.50, 1: 0.31, 2: 0.08, 3: 0.11},
+    3: {0: 0.54, 1: 0.28, 2: 0.07, 3: 0.11},
+    4: {0: 0.58, 1: 0.26, 2: 0.06, 3: 0.10},
+    5: {0: 0.64, 1: 0.22, 2: 0.05, 3: 0.09},
+}
+"""Shares of the depths among the solutions to questions of a level (`arithmetic.DEPTHS`).  As in textbooks, what is
+long to write out is more often left out."""
 
 ERROR_RATE = {0: 0.0, 1: 0.15, 2: 0.15, 3: 0.15}
 """Chance, by depth, that an addition goes wrong.  At depths 1 and 2 the document then ends in a wrong answer; at depth
@@ -43,19 +47,19 @@ def document(seed: int, index: int) -> str:
     True
     """
     rng = random.Random(f"corpus/{seed}/{index}")
-    shape = _pick(rng, "shape")
+    shape = _pick(rng, MIX["shape"])
     if shape == "drill":
         return _drill(rng)
     if shape == "prose":
         return rng.choice(_prose())
     language = rng.choice(("en", "zh"))
-    level = _pick(rng, "level")
+    level = _pick(rng, MIX["level"])
     question = arithmetic.draw("train", level, language, "corpus", seed, index)
-    depth = _pick(rng, f"depth_{level}")
+    depth = _pick(rng, DEPTH[level])
     solution, answer = _solve(expression_of(question.text), depth, _tongue(rng, language), ERROR_RATE[depth], rng)
     if shape == "exercise":
         return rng.choice(_EXERCISE[language]).format(q=question.text, s=solution, a=answer)
-    tags = "both" if shape == "dialogue" else _pick(rng, "tags")
+    tags = "both" if shape == "dialogue" else _pick(rng, MIX["tags"])
     reply = {
         "both": f"<think> {solution} </think> <answer> {answer} </answer>",
         "none": f"{solution} {answer}",
@@ -105,8 +109,8 @@ def _drill(rng: random.Random) -> str:
     """
     language = rng.choice(("en", "zh"))
     if rng.random() < 0.5:
-        question = arithmetic.draw("train", _pick(rng, "level"), "en", "chain", rng.getrandbits(40))
-        depth = rng.choice((2, 3))
+        question = arithmetic.draw("train", _pick(rng, MIX["level"]), "en", "chain", rng.getrandbits(40))
+        depth = rng.choice((2, 2, 3))
         expression = expression_of(question.text)
         error_rate = ERROR_RATE[3] if depth == 3 else 0.0
         return f"{expression}\n{_solve(expression, depth, lambda: language, error_rate, rng)[0]}"
@@ -128,15 +132,15 @@ def _solve(expression: str, depth: int, language, error_rate: float, rng: random
 
 def _tongue(rng: random.Random, language: str):
     other = "zh" if language == "en" else "en"
-    kind = _pick(rng, "language")
+    kind = _pick(rng, MIX["language"])
     if kind == "mixed":
         return lambda: rng.choice((language, other))
     chosen = language if kind == "own" else other
     return lambda: chosen
 
 
-def _pick(rng: random.Random, what: str):
-    return rng.choices(list(MIX[what]), weights=list(MIX[what].values()))[0]
+def _pick(rng: random.Random, shares: dict):
+    return rng.choices(list(shares), weights=list(shares.values()))[0]
 
 
 def _prose() -> list[str]:
