@@ -1,5 +1,6 @@
 """The RL stage: what enters an update, what must not change it, and ten steps that were recorded."""
 
+import dataclasses
 import json
 import math
 
@@ -45,6 +46,20 @@ def test_micro_batches_of_any_size_give_the_same_weights(max_tokens, average):
     same(models.weights_after(cfg, Machine(micro_batch_tokens=max_tokens)), whole, atol=1e-10, rtol=0)
     untouched = dict(models.build().named_parameters())
     assert all((whole[name] - untouched[name]).abs().max() > 1e-3 for name in whole)
+
+
+def test_dr_grpo_divides_by_the_cap_whatever_was_sampled():
+    cfg = models.small_rl(average="r1repro.algo.grpo:constant_divisor")
+    drawn = models.rollout(models.build(), cfg)
+
+    def norm(max_tokens):
+        actor, wider = models.build(), dataclasses.replace(cfg, max_tokens=max_tokens)
+        rows = rl.mini_batches(cfg, 0)[0]
+        return rl.update_(actor, rl.new_optimizer(actor, cfg), drawn, rows, wider, models.SMALL_MACHINE)[
+            "policy/grad_norm"
+        ]
+
+    assert norm(3 * cfg.max_tokens) == pytest.approx(norm(cfg.max_tokens) / 3, rel=1e-9)
 
 
 def test_an_update_is_the_gradient_of_equation_1_over_its_rows():

@@ -216,7 +216,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4e-5, max_tokens=320,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4e-5, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -230,7 +230,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=128),
-    "cpu": dict(num_questions=200, max_tokens=320, seed=5829018),
+    "cpu": dict(num_questions=200, max_tokens=448, seed=5829018),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -262,7 +262,7 @@ WHY = {
     "steps_per_rollout": "fewer mini-batches a rollout: still off-policy, so that ratio and clip matter",
     "num_rollouts": "what a few minutes on two cores hold",
     "learning_rate": "a model 700,000 times smaller moves in larger steps",
-    "max_tokens": "the longest checked solution takes about 270 tokens",
+    "max_tokens": "the longest checked solution takes about 400 tokens, mistakes and mends included",
     "refresh_reference_every": "a shorter run, refreshed about as often in proportion",
     "num_checkpoints": "the paper evaluates more often; each evaluation costs half a minute here",
     "num_questions": "generated, so as many as the time allows",

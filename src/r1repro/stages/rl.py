@@ -137,8 +137,10 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     evaluation mode: dropout would make it another one than the policy that sampled.
     """
     started = time.monotonic()
-    mask_NT = _mask(rollout.length_N[rows], rollout.tokens_NT.shape[1]).to(rollout.old_logp_NT.dtype)
-    weight_NT = _function(cfg.average)(mask_NT)
+    # The weights are made at the full width, the cap: Dr. GRPO divides by it.
+    mask_NT = _mask(rollout.length_N[rows], cfg.max_tokens).to(rollout.old_logp_NT.dtype)
+    width = rollout.tokens_NT.shape[1]
+    mask_NT, weight_NT = mask_NT[:, :width], _function(cfg.average)(mask_NT)[:, :width]
     mine = dist.share(len(rows))
     rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
     old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
