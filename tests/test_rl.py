@@ -274,10 +274,15 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_never_stopped(done, tmp_path, t
 def test_a_loss_that_is_no_number_is_refused_and_the_last_checkpoint_stays(tmp_path, tiny_base, monkeypatch):
     calls, honest = iter(range(100)), grpo.loss
     monkeypatch.setattr(grpo, "loss", lambda *a, **k: honest(*a, **k) * (1.0 if next(calls) < 8 else math.nan))
-    with pytest.raises(Refusal, match="nan.*lower learning_rate") as caught:
+    with pytest.raises(Refusal, match="^step [345]: .*nan.*lower learning_rate") as caught:
         train(tmp_path / "run", tiny_base)
     assert "\n" not in str(caught.value)
     newest = models.newest(tmp_path / "run")
+    assert str(newest) in str(caught.value)
+    (file,) = (tmp_path / "run").glob("failed-step-*.safetensors")
+    batch = checkpoint.load_file(file)
+    assert str(file) in str(caught.value) and set(batch) == set(rl.BATCH)
+    assert len(batch["tokens_NT"]) == len(batch["advantage_N"]) > 0
     assert newest.name != "step-000006"
     checkpoint.verify(newest)
     assert all(torch.isfinite(t).all() for t in checkpoint.load_file(newest / "model.safetensors").values())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from r1repro.engine import policy, sampler
+from r1repro.records import Refusal
 
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 4, 4, 4, 3], [5, 6, 7, 2], [5, 6, 2, 2, 2]]
 KEYS = [11, 12, 13, 2**60]
@@ -239,3 +240,13 @@ def test_no_row_may_end():
 def test_an_end_token_at_the_cap_is_no_truncation():
     found = draw(always(models.END), max_tokens=1)
     assert found.length_N.tolist() == [1] * 24 and not found.truncated_N.any()
+
+
+def test_a_model_whose_weights_are_no_numbers_is_refused():
+    model = models.build()
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(Refusal, match="no numbers .question 1 of 2.*earlier checkpoint"):
+        sampler.sample(
+            model, [[1, 2, 3], [1, 2, 4]], 2, key=(0, 0), question_keys=[1, 2], max_tokens=4, end=0, pad=1
+        )  # fmt: skip

@@ -26,9 +26,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         sys.stderr.write(f"r1repro: {refusal}\n")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         sys.stderr.write("r1repro: stopped; give the same command again to go on from the last checkpoint\n")
-        return 128 + signal.SIGINT
+        return 128 + getattr(stopped, "number", signal.SIGINT)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -16,7 +16,10 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterable
 from importlib import metadata
@@ -146,6 +149,51 @@ class Run:
         """Mark the run complete."""
         self.manifest |= {"ended": now(), "exit": "complete", **extra}
         self.keep_time()
+
+
+class Stopped(KeyboardInterrupt):
+    """A run stopped where it was asked to, by signal ``number``; its checkpoint is written."""
+
+    def __init__(self, number: int, after: str):
+        super().__init__(f"stopped by {signal.Signals(number).name} after {after}; run it again to go on from there")
+        self.number = number
+
+
+class Interrupts:
+    """Within ``with``: SIGINT and SIGTERM wait for a place where nothing is lost; a second signal stops at once.
+
+    In another thread than the main one signals are not ours to take, and nothing is changed.
+
+    Args:
+        after: what is finished first, for the line that answers the signal.
+    """
+
+    def __init__(self, after: str):
+        self.after, self._came, self._before = after, 0, {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def asked(self) -> bool:
+        return self._came > 0
+
+    def stop(self) -> None:
+        """Raise `Stopped` if a signal has come; to be called where a checkpoint has just been written."""
+        if self._came:
+            raise Stopped(self._came, self.after)
+
+    def _note(self, number: int, _frame) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = number
+        sys.stderr.write(f"\n{signal.Signals(number).name}: stopping after {self.after}; once more to stop at once\n")
 
 
 def _difference(path: Path, key: str, old: Any, new: Any) -> str:

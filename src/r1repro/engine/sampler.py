@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AttentionInterface, PreTrainedModel
 
 from r1repro.engine import policy
+from r1repro.records import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,12 @@ def sample(
             finally:
                 model.set_attn_implementation(before)
     bar.close()
+    if not torch.isfinite(logp_NT).all():
+        row = int((~torch.isfinite(logp_NT)).any(1).nonzero()[0])
+        raise Refusal(
+            f"the model's log-probabilities are no numbers (question {row // num_outputs + 1} of {len(prompts)}): its "
+            "weights are damaged or have diverged; take an earlier checkpoint"
+        )
     truncated_N = tokens_NT[torch.arange(num_rows), length_N - 1] != end
     return Samples(tokens_NT, logp_NT.clone(), length_N, truncated_N)
 

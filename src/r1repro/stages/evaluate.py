@@ -12,7 +12,7 @@ from r1repro.config import Evaluate, Machine
 from r1repro.engine import checkpoint, policy, sampler
 from r1repro.records import Question
 from r1repro.rewards import accuracy
-from r1repro.run import Run, write_json
+from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
 from r1repro.tinyworld import base, tokenizer
 
@@ -35,10 +35,13 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     done = len(folder.samples()) // per_chunk * per_chunk
     folder.rewind(done)
     bar = tqdm(total=len(questions), initial=done, desc="evaluating", unit="question")
-    for first in range(done, len(questions), per_chunk):
-        chunk = questions[first : first + per_chunk]
-        folder.add_samples(_answered(model, chunk, cfg, machine, first))
-        bar.update(len(chunk))
+    with Interrupts("these questions") as interrupts:
+        for first in range(done, len(questions), per_chunk):
+            chunk = questions[first : first + per_chunk]
+            folder.add_samples(_answered(model, chunk, cfg, machine, first))
+            folder.keep_time()
+            bar.update(len(chunk))
+            interrupts.stop()
     bar.close()
     summary = summarise(folder.samples())
     write_json(folder.path / "summary.json", summary)

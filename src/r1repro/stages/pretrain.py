@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from r1repro.algo import likelihood
 from r1repro.config import Pretrain
 from r1repro.engine import checkpoint
-from r1repro.run import Run, speaking_of
+from r1repro.records import Refusal
+from r1repro.run import Interrupts, Run, speaking_of
 from r1repro.tinyworld import base, corpus, tokenizer
 
 
@@ -26,15 +27,17 @@ def train(cfg: Pretrain, run_dir: Path) -> Path:
     model = base.new(cfg.model, cfg.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
     done = _resume_(run, model, optimizer)
-    for step in tqdm(range(done + 1, cfg.steps + 1), initial=done, total=cfg.steps, desc="pre-training"):
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.learning_rate * schedule(step / cfg.steps, cfg.warmup)
-        loss = _step_(model, optimizer, cfg, step)
-        run.log(step, {"policy/loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]})
-        if step % cfg.checkpoint_every == 0 or step == cfg.steps:
-            checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
-            checkpoint.keep_only(run.path, {step})
-            run.keep_time()
+    with Interrupts("this step") as interrupts:
+        for step in tqdm(range(done + 1, cfg.steps + 1), initial=done, total=cfg.steps, desc="pre-training"):
+            for group in optimizer.param_groups:
+                group["lr"] = cfg.learning_rate * schedule(step / cfg.steps, cfg.warmup)
+            loss = _step_(model, optimizer, cfg, step)
+            run.log(step, {"policy/loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]})
+            if step % cfg.checkpoint_every == 0 or step == cfg.steps or interrupts.asked:
+                checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+                checkpoint.keep_only(run.path, {step})
+                run.keep_time()
+            interrupts.stop()
     run.finish(tokens={"trained": cfg.steps * cfg.rows * cfg.length})
     return last
 
@@ -65,7 +68,13 @@ def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
     logp_NT = likelihood.token_logp(logits_NTV, ids_NT[:, 1:])
     loss = likelihood.sft_loss(logp_NT, torch.full_like(logp_NT, 1 / logp_NT.numel()))
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not torch.isfinite(norm + loss):
+        raise Refusal(
+            f"step {step}: loss {loss.item()} and gradient norm {norm.item()} are no longer numbers: lower "
+            f"learning_rate (its batch is corpus.rows({cfg.seed}, {step}, {cfg.rows}, {cfg.length}); the last "
+            "checkpoint of the run is intact)"
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from r1repro.config import RL, Machine
 from r1repro.engine import checkpoint, dist, policy, sampler
 from r1repro.records import Question, Refusal, Score
 from r1repro.rewards import combine, language
-from r1repro.run import Run
+from r1repro.run import Interrupts, Run, speaking_of
 from r1repro.tinyworld import arithmetic, base, tokenizer
 
 
@@ -59,34 +60,39 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
     optimizer = new_optimizer(actor, cfg)
     first = _resume_(run, actor, reference, optimizer, cfg)
 
-    for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
-        watch = Watch()
-        questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
-        samples = _sample(actor, questions, cfg, index, machine)
-        watch.lap("time/rollout_s")
-        texts = texts_of(samples)
-        asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
-        totals, parts = combine.total(rewards, asked, texts)
-        watch.lap("time/reward_s")
-        rollout = _compare(questions, samples, totals, reference, cfg, machine)
+    with Interrupts("this rollout") as interrupts:
+        for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
+            watch = Watch()
+            questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
+            samples = _sample(actor, questions, cfg, index, machine)
+            watch.lap("time/rollout_s")
+            texts = texts_of(samples)
+            asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
+            totals, parts = combine.total(rewards, asked, texts)
+            watch.lap("time/reward_s")
+            rollout = _compare(questions, samples, totals, reference, cfg, machine)
 
-        log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
-        first_step = index * cfg.steps_per_rollout + 1
-        for step, rows in enumerate(mini_batches(cfg, index), start=first_step):
-            optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, cfg.warmup_steps))
-            log |= update_(actor, optimizer, rollout, rows, cfg, machine)
-            if step > first_step:
-                log.pop("sampler/divergence_nats")  # by now the policy has moved away from the sampler on purpose
-            if step % cfg.refresh_reference_every == 0:
-                reference.load_state_dict(actor.state_dict())
-                log["policy/reference_refreshed"] = 1.0
-            run.log(step, log)
-            log = {}
+            log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
+            first_step = index * cfg.steps_per_rollout + 1
+            for step, rows in enumerate(mini_batches(cfg, index), start=first_step):
+                optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, cfg.warmup_steps))
+                try:
+                    log |= update_(actor, optimizer, rollout, rows, cfg, machine)
+                except FloatingPointError as error:
+                    raise Refusal(_post_mortem(run, step, rollout, rows, error)) from error
+                if step > first_step:
+                    log.pop("sampler/divergence_nats")  # by now the policy has moved away from the sampler on purpose
+                if step % cfg.refresh_reference_every == 0:
+                    reference.load_state_dict(actor.state_dict())
+                    log["policy/reference_refreshed"] = 1.0
+                run.log(step, log)
+                log = {}
 
-        run.add_samples(_some_samples(step, questions, texts, totals, cfg))
-        checkpoint.save_(run.path, step, actor, tokenizer.load(), optimizer=optimizer, reference=reference)
-        checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
-        run.keep_time()
+            run.add_samples(_some_samples(step, questions, texts, totals, cfg))
+            checkpoint.save_(run.path, step, actor, tokenizer.load(), optimizer=optimizer, reference=reference)
+            checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
+            run.keep_time()
+            interrupts.stop()
     lines = run.metrics()
     run.finish(tokens={kind: sum(int(x.get(f"tokens/{kind}", 0)) for x in lines) for kind in ("sampled", "trained")})
     return run.path
@@ -164,10 +170,7 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     norm = torch.nn.utils.clip_grad_norm_(actor.parameters(), cfg.max_grad_norm)
     loss = torch.stack(losses).sum()
     if not torch.isfinite(norm + loss):
-        raise Refusal(
-            f"loss {loss.item()} and gradient norm {norm.item()} are no longer numbers: "
-            "lower learning_rate; the last checkpoint of the run is intact"
-        )
+        raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()} are no longer numbers")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -184,6 +187,24 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         "tokens/trained": float(on_NT.sum()),
         "time/update_s": time.monotonic() - started,
     }
+
+
+def _post_mortem(run: Run, step: int, rollout: Rollout, rows: Tensor, error: FloatingPointError) -> str:
+    """Save the mini-batch of a step that failed; returns what to say of it."""
+    good = checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
+    batch = {name: getattr(rollout, name)[rows].contiguous() for name in BATCH}
+    file = run.path / f"failed-step-{step:06d}.safetensors"
+    with speaking_of(file):
+        file.with_suffix(".tmp").write_bytes(safetensors.torch.save(batch))
+        file.with_suffix(".tmp").replace(file)
+    return (
+        f"step {step}: {error}; its batch is in {file}, the last good checkpoint in {good}: "
+        "lower learning_rate and choose another run_dir"
+    )
+
+
+BATCH = ("question_N", "tokens_NT", "length_N", "old_logp_NT", "ref_logp_NT", "advantage_N")
+"""What of a rollout is saved when a step fails."""
 
 
 def divergence(logp_NT: Tensor, old_logp_NT: Tensor, on_NT: Tensor) -> float:
