@@ -111,7 +111,8 @@ def verify(folder: Path) -> dict[str, Any]:
         if not (folder / name).exists() or sha256_file(folder / name) != digest:
             raise Refusal(
                 f"checkpoint {folder} is damaged ({name} is missing, truncated or changed): "
-                "delete that folder, and the run goes on from the one before; a run that was complete has to be made again"
+                "delete that folder, and the run goes on from the one before; "
+                "a run that was complete has to be made again"
             )
     return record
 

@@ -1,8 +1,8 @@
 """What the base model reads: documents in several shapes, few of them in the shape of the paper's template.
 
 How often each behaviour stands in the corpus is written in `MIX`, `DEPTH` and `ERROR_RATE`, in one place, so that
-nobody has to guess what RL found and what it was given.  A document is a function of (seed, index): nothing is stored, any part can be made
-again.
+nobody has to guess what RL found and what it was given.  A document is a function of (seed, index): nothing is
+stored, any part can be made again.
 """
 
 import random
