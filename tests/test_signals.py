@@ -20,7 +20,8 @@ SETTINGS = ["rl.num_rollouts=3", "rl.steps_per_rollout=1", "rl.questions_per_ste
 def start(folder):
     command = [sys.executable, "-m", "r1repro", "r1-zero", "--tier", "smoke", "--run-dir", str(folder), "--set"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *SETTINGS], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([*command, *SETTINGS], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                            start_new_session=True)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on(tmp_path, a
     while not (metrics.exists() and metrics.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    process.send_signal(number)
+    os.killpg(process.pid, signal.SIGINT) if number == signal.SIGINT else process.send_signal(number)  # as Ctrl-C does
     _, err = process.communicate(timeout=100)
     assert process.returncode == 128 + number, err
     assert "go on from the last checkpoint" in err.splitlines()[-1] and "Traceback" not in err

@@ -187,6 +187,7 @@ def serve(cpu_s: float, memory_bytes: int, target: str, *modules: str) -> None:
     """The child's life: a line that says what could not be imported (or ""), then a reply to each line of JSON."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which finishes its rollout and needs grades
     os.dup2(2, 1)  # what the function prints must not be taken for a reply
     try:
         for module in modules:
