@@ -39,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-all smoke lab report base clean doctor
+.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -63,6 +63,9 @@ smoke: $(STAMP) ## run every notebook at the smallest tier
 
 test: $(STAMP) ## every test, and every example in a docstring
 	$(RUN) -m pytest
+
+test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluation and report, 13 times each
+	R1REPRO_KILLS=13 $(RUN) -m pytest tests/test_kill.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 

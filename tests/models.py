@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import zlib
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from r1repro import config
+from r1repro import config, report
 from r1repro.engine import checkpoint, dist, policy, sampler
 from r1repro.run import sha256_file
 from r1repro.stages import evaluate, pretrain, rl
@@ -165,41 +166,61 @@ STAGES = {
         lambda run, model: evaluate.run(small_evaluation(num_questions=16), run, model, SMALL_MACHINE),
         "samples.jsonl",
     ),
+    "report": (
+        lambda run, model: report.build("smoke", model.parent / "out", run),
+        "claims.json",
+    ),
 }
 """Stage -> how to run it at a small size, and the file that holds its result."""
 
 
-def _kill(folder: Path) -> None:
-    """Run each stage undisturbed and killed; writes what each left to ``folder/results.json``.
+def _kill(folder: Path, kills: str = "4") -> None:
+    """Run each stage undisturbed, and killed ``kills`` times; writes what each left to ``folder/results.json``.
 
-    Kills come at any moment, and within milliseconds of a line that was logged since the last checkpoint.
-    Stages run in forks of this process, so that its imports are paid for once.
+    Kills come at any moment, and within milliseconds of a line that was logged since the last checkpoint.  After four
+    kills a run is let go to its end, and the next ones are for a new one.  Stages run in forks of this process, so that
+    its imports are paid for once.
     """
     base.SHAPES["tiny-test"] = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     model, results = save_base(folder / "base"), {}
+    _wait(_fork(_an_evaluated_seed, folder / "out" / "smoke" / "seed-0", model))
     for stage, (program, result) in STAGES.items():
         began = time.monotonic()
-        _wait(_fork(program, folder / stage / "left-alone", model))
-        took, kills = time.monotonic() - began, 0
-        for moment in ("any", "line", "line", "any"):
-            child = _fork(program, folder / stage / "killed", model)
-            if moment == "line":
-                _next_line(folder / stage / "killed", child)
-                time.sleep(random.uniform(0, 0.01))
-            else:
-                time.sleep(took * random.uniform(0.1, 0.6))
-            os.kill(child, signal.SIGKILL)
-            kills += _wait(child) == -signal.SIGKILL
-        _wait(_fork(program, folder / stage / "killed", model))
-        results[stage] = {"kills": kills} | {
-            name: {
-                "hash": sha256_file(folder / stage / name / result),
-                "metrics": _without_times(folder / stage / name / "metrics.jsonl"),
-                "exit": json.loads((folder / stage / name / "manifest.json").read_text())["exit"],
-            }
-            for name in ("left-alone", "killed")
-        }
+        assert _wait(_fork(program, folder / stage / "left-alone", model)) == 0
+        took, done, tries, runs = time.monotonic() - began, 0, 0, []
+        while done < int(kills) and tries < 10 * int(kills):
+            runs.append(folder / stage / f"killed-{len(runs)}")
+            for moment in ("any", "line", "line", "any")[: int(kills) - done]:
+                child = _fork(program, runs[-1], model)
+                if moment == "line" and stage != "report":
+                    _next_line(runs[-1], child)
+                    time.sleep(random.uniform(0, 0.01))
+                else:
+                    time.sleep(took * random.uniform(0.0, 0.6))
+                os.kill(child, signal.SIGKILL)
+                done, tries = done + (_wait(child) == -signal.SIGKILL), tries + 1
+            assert _wait(_fork(program, runs[-1], model)) == 0
+        left = {run.name: _what_is_left(run, result) for run in (folder / stage / "left-alone", *runs)}
+        results[stage] = {"kills": done, "left": left}
     (folder / "results.json").write_text(json.dumps(results))
+
+
+def _what_is_left(run: Path, result: str) -> dict:
+    manifest = run / "manifest.json"
+    return {
+        "hash": sha256_file(run / result),
+        "metrics": _without_times(run / "metrics.jsonl"),
+        "exit": json.loads(manifest.read_text())["exit"] if manifest.exists() else "complete",
+        "files": sorted(p.relative_to(run).as_posix() for p in run.rglob("*")),
+    }
+
+
+def _an_evaluated_seed(seed: Path, model: Path) -> None:
+    cfg = small_rl(num_rollouts=2)
+    rl.train(cfg, seed / "r1_zero", model, SMALL_MACHINE)
+    for step in rl.kept_steps(cfg):
+        trained = checkpoint.folder_of(seed / "r1_zero", step)
+        evaluate.run(small_evaluation(), seed / "evaluate" / f"step-{step:06d}", trained, SMALL_MACHINE)
 
 
 def _next_line(run: Path, child: int) -> None:
@@ -218,7 +239,11 @@ def _fork(program, run: Path, model: Path) -> int:
     child = os.fork()
     if child:
         return child
-    program(run, model)
+    try:
+        program(run, model)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 
@@ -283,4 +308,4 @@ def newest(run: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"record": _record, "rank": _rank, "kill": _kill}[sys.argv[1]](Path(sys.argv[2]))
+    {"record": _record, "rank": _rank, "kill": _kill}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
