@@ -12,7 +12,6 @@ import sys
 import models
 import pytest
 
-
 KILLS = os.environ.get("R1REPRO_KILLS", "4")
 """How often each stage is killed."""
 
