@@ -33,7 +33,7 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 4000
+    steps: int = 3600
     """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in under half an hour."""
 
     rows: int = 8

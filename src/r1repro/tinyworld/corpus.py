@@ -21,11 +21,11 @@ MIX = {
 one of the two by chance.  ``tags``: only for the template shape; in a dialogue both are always there."""
 
 DEPTH = {
-    1: {0: 0.42, 1: 0.36, 2: 0.09, 3: 0.13},
-    2: {0: 0.50, 1: 0.31, 2: 0.08, 3: 0.11},
-    3: {0: 0.54, 1: 0.28, 2: 0.07, 3: 0.11},
-    4: {0: 0.58, 1: 0.26, 2: 0.06, 3: 0.10},
-    5: {0: 0.64, 1: 0.22, 2: 0.05, 3: 0.09},
+    1: {0: 0.46, 1: 0.32, 2: 0.08, 3: 0.14},
+    2: {0: 0.53, 1: 0.28, 2: 0.07, 3: 0.12},
+    3: {0: 0.57, 1: 0.25, 2: 0.06, 3: 0.12},
+    4: {0: 0.60, 1: 0.23, 2: 0.06, 3: 0.11},
+    5: {0: 0.65, 1: 0.20, 2: 0.05, 3: 0.10},
 }
 """Shares of the depths among the solutions to questions of a level (`arithmetic.DEPTHS`).  As in textbooks, what is
 long to write out is more often left out."""
@@ -118,7 +118,7 @@ def _drill(rng: random.Random) -> str:
     for _ in range(rng.randint(2, 6)):
         question = arithmetic.draw("train", rng.choice((1, 3)), "en", "drill", rng.getrandbits(40))
         expression = " ".join(expression_of(question.text).split()[:3])
-        lines.append(_solve(expression, rng.choice((1, 2, 2)), lambda: language, 0.0, rng)[0])
+        lines.append(_solve(expression, rng.choice((1, 2, 2, 2, 2)), lambda: language, 0.0, rng)[0])
     return "\n".join(lines)
 
 
