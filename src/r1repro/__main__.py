@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
     verb("report", _report, "join what the runs measured with the paper's numbers, into out/<tier>/report", tier)
     verb("publish", _publish, "make that report the committed one, in reports/<tier>", tier)
+    made = verb("leaderboard", _leaderboard, "enter a tier's runs into the race of the README", tier)
+    made.add_argument("--name", required=True, help="who or what takes part")
     made = verb("base", _base, "pre-train the tiny base model anew")
     made.add_argument("--run-dir", help="folder of the run (default: out/base/<model>)")
     return parser
@@ -150,6 +152,15 @@ def _publish(arguments) -> None:
 
     config.check_tier(arguments.tier)
     sys.stdout.write(f"{report.publish(arguments.tier, out_folder(), Path('reports'))}\n")
+
+
+def _leaderboard(arguments) -> None:
+    from r1repro import config, leaderboard
+    from r1repro.run import out_folder
+
+    config.check_tier(arguments.tier)
+    file, readme = Path("bench", "results", "leaderboard.json"), Path("README.md")
+    sys.stdout.write(leaderboard.table(leaderboard.join(arguments.tier, out_folder(), arguments.name, file, readme)))
 
 
 def _base(arguments) -> None:

@@ -26,6 +26,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from r1repro.records import Refusal
 
 GLOSSARY = {
@@ -62,6 +64,7 @@ GLOSSARY = {
     "time/rollout_s": "seconds spent on sampling the rollout",
     "time/reward_s": "seconds spent on scoring it",
     "time/update_s": "seconds spent on the step",
+    "time/elapsed_s": "seconds from the start of the process to the end of the step, over all sessions of the run",
     "tokens/sampled": "tokens sampled for the rollout",
     "tokens/trained": "output tokens in the step",
     "learning_rate": "step size of the optimiser",
@@ -108,7 +111,9 @@ class Run:
                 drop_torn_line(run.path / "samples.jsonl")
             return run
         writable(path)
-        run = cls(path, wanted | environment() | {"started": now(), "ended": None, "wall_s": 0.0, "exit": None})
+        startup_s = round(time.time() - psutil.Process().create_time(), 3)
+        times = {"started": now(), "ended": None, "startup_s": startup_s, "wall_s": 0.0, "exit": None}
+        run = cls(path, wanted | environment() | times)
         write_json(file, run.manifest)
         return run
 
@@ -138,6 +143,12 @@ class Run:
 
     def samples(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "samples.jsonl")
+
+    def seconds(self) -> float:
+        """Seconds that the run has taken so far, over all its sessions, and from the start of the process that made
+        the folder to its making (imports, and in a notebook the cells before)."""
+        startup_s = self.manifest.get("startup_s", 0.0)
+        return round(startup_s + self.manifest["wall_s"] + time.monotonic() - self._opened, 3)
 
     def keep_time(self) -> None:
         """Add the seconds since the last call (or since the run was opened) to the manifest's wall_s."""
@@ -301,7 +312,16 @@ def sha256_folder(folder: Path, pattern: str = "*") -> str:
     return digest.hexdigest()
 
 
-PRESENTATION = {"plots.py", "show.py", "report.py", "ledger.py", "__main__.py", "doctor.py", "notebooks.py"}
+PRESENTATION = {
+    "plots.py",
+    "show.py",
+    "report.py",
+    "ledger.py",
+    "leaderboard.py",
+    "__main__.py",
+    "doctor.py",
+    "notebooks.py",
+}
 """Files of the package that no number of a run depends on."""
 
 

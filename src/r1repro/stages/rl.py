@@ -85,7 +85,7 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
                 if step % cfg.refresh_reference_every == 0:
                     reference.load_state_dict(actor.state_dict())
                     log["policy/reference_refreshed"] = 1.0
-                run.log(step, log)
+                run.log(step, log | {"time/elapsed_s": run.seconds()})
                 log = {}
 
             run.add_samples(_some_samples(step, questions, texts, totals, cfg))
