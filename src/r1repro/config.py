@@ -216,7 +216,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=6e-5, max_tokens=448,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4.5e-5, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
