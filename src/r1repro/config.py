@@ -212,7 +212,7 @@ class R1Zero:
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=1.5e-4, max_tokens=128,
+        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=4e-4, max_tokens=256,
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
@@ -229,7 +229,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
-    "smoke": dict(num_questions=20, k=4, max_tokens=128),
+    "smoke": dict(num_questions=20, k=4, max_tokens=256),
     "cpu": dict(num_questions=200, max_tokens=448, seed=11557232),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
