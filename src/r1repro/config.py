@@ -212,11 +212,11 @@ class R1Zero:
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=1.5e-4, max_tokens=128,
+        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=4e-4, max_tokens=256,
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4e-5, max_tokens=448,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4.5e-5, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -229,8 +229,8 @@ TIER_RL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
-    "smoke": dict(num_questions=20, k=4, max_tokens=128),
-    "cpu": dict(num_questions=200, max_tokens=448, seed=5829018),
+    "smoke": dict(num_questions=20, k=4, max_tokens=256),
+    "cpu": dict(num_questions=200, max_tokens=448, seed=11557232),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -251,7 +251,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 with a small format reward and a fixed reference, as is common; a larger step."""
 
 # The seed of the published test questions was fixed after the settings: the first six hex digits of the commit that
-# holds them, 58f19af0a938.
+# holds them, b05970d39d0b.
 
 RUNNABLE = ("smoke", "cpu")
 """Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
