@@ -29,6 +29,8 @@ PYTHON ?= $(shell for p in $(PYTHONS); do \
 RUN   := $(VENV)/bin/python
 STAMP := $(VENV)/.made-from-$(notdir $(LOCK))
 VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
+BENCH := $(VENV)-bench/.made-from-bench.txt
+BENCH_RUN := $(VENV)-bench/bin/python
 PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
 
 # A kernel named python3 in the user's own folder must not take the place of the environment's.
@@ -39,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base clean doctor
+.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -75,12 +77,29 @@ lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-brows
 base: $(STAMP) ## pre-train the tiny base model anew (at most 30 minutes on two cores)
 	$(call VERB,base)
 
+bench: $(BENCH) ## measure ours against TRL, transformers and vLLM (an hour, nothing else running), refresh the tables
+	$(BENCH_RUN) -m bench.run
+	$(BENCH_RUN) -m bench.scaling
+	$(BENCH_RUN) -m bench.report
+
+bench-tries: $(BENCH) ## measure each peer at every setting in bench/run.py, which the best were chosen from
+	$(BENCH_RUN) -m bench.run --tries
+	$(BENCH_RUN) -m bench.report
+
 doctor: $(STAMP) ## what this machine has, what will run on it, what is missing
 	$(RUN) -m r1repro doctor
 
 clean: ## remove out/ (runs, executed notebooks, local report), keep the environment
 	@if [ -e out ]; then echo "removing out/, `du -sh out | cut -f1`"; rm -rf out; \
 	else echo 'nothing to remove: there is no out/'; fi
+
+# The environment of the peers: ours, with bench/requirements.txt put over it; that lock is whole, so pip resolves
+# nothing (vLLM's metadata asks for packages of pictures and sound that it does not need here).
+$(BENCH): bench/requirements.txt requirements/cpu.txt pyproject.toml
+	@$(MAKE) --no-print-directory setup TIER=cpu VENV='$(VENV)-bench'
+	@echo 'adding the peers to $(VENV)-bench: downloads about 400 MB'
+	@$(BENCH_RUN) -m pip install --quiet --no-deps -r bench/requirements.txt
+	@touch $@
 
 # Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is
 # fetched.
