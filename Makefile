@@ -39,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-all smoke lab report base clean doctor
+.PHONY: help setup reproduce publish test test-all mutants smoke lab report base clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -65,6 +65,9 @@ test: $(STAMP) ## every test, and every example in a docstring
 	$(RUN) -m pytest
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
+
+mutants: $(STAMP) ## wrong versions of the code: each must break a test (under ten minutes; MUTANTS="name ..." for some)
+	$(RUN) tests/mutants.py $(MUTANTS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-browser --port 8899")
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB)
