@@ -41,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries clean doctor
+.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -70,6 +70,9 @@ test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluatio
 	R1REPRO_KILLS=13 $(RUN) -m pytest tests/test_kill.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
+
+mutants: $(STAMP) ## wrong versions of the code: each must break a test (under ten minutes; MUTANTS="name ..." for some)
+	$(RUN) tests/mutants.py $(MUTANTS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-browser --port 8899")
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB)

@@ -1,5 +1,6 @@
 """Questions are drawn by name and split, the same each time, in equal shares, and no split meets another."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -46,6 +47,23 @@ def test_train_validation_and_test_are_disjoint():
     assert all(len(e) > 300 for e in expressions.values())
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not expressions[one] & expressions[other]
+
+
+def test_no_training_question_works_one_that_is_held_out():
+    """57 + 87 is a question of level 1, the beginning of 57 + 87 - 70, and the first line of its solution."""
+    worked = 0
+    for question in (q for questions in rollouts(0, 10) for q in questions):
+        terms = re.findall(r"[+-]?\d+", question.text.replace(" ", ""))
+        size = len(terms[0])
+        for number in range(2, len(terms) + 1):
+            lines = ["".join(terms[:number])]  # the question's beginnings, and the line of their last term
+            lines.append(f"{sum(map(int, terms[: number - 1]))}{terms[number - 1]}")
+            for line in lines:
+                numbers = re.findall(r"\d+", line)
+                if {len(n) for n in numbers} == {size} and (len(numbers), size) in arithmetic.LEVELS.values():
+                    worked += 1
+                    assert arithmetic.split_of(arithmetic.canonical_id(line)) == "train", (question.text, line)
+    assert worked > 300
 
 
 @pytest.mark.parametrize("split", ["rollout", "test"])

@@ -64,12 +64,19 @@ def test_the_model_is_sampled_with_the_settings(tmp_path, tiny_base, monkeypatch
     asked, honest = [], evaluate.sampler.sample
 
     def watch(model, prompts, num_outputs, **settings):
-        asked.append((len(prompts), num_outputs, settings["temperature"], settings["top_p"], settings["max_tokens"]))
+        named = [settings[name] for name in ("temperature", "top_p", "max_tokens")]
+        asked.append((len(prompts), num_outputs, *named, settings["key"][0]))
         return honest(model, prompts, num_outputs, **settings)
 
     monkeypatch.setattr(evaluate.sampler, "sample", watch)
-    evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
-    assert asked == [(2, 3, 0.6, 0.95, 12)] * 3
+    evaluate.run(models.small_evaluation(seed=5), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
+    assert asked == [(2, 3, 0.6, 0.95, 12, 5)] * 3
+
+
+def test_answers_are_kept_as_they_are_counted(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setattr(evaluate, "texts_of", lambda samples: ["<answer> 1,024 </answer>"] * len(samples.length_N))
+    run = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
+    assert {output["answer"] for row in rows(run) for output in row["outputs"]} == {"1024"}
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
@@ -96,8 +103,12 @@ def test_a_chunk_that_was_half_written_is_done_again(done, tmp_path, tiny_base, 
             evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
     file = tmp_path / "run" / "samples.jsonl"
     file.write_text("".join(line + "\n" for line in file.read_text(encoding="utf-8").split("\n")[:3]), encoding="utf-8")
+    asked, honest = [], evaluate.sampler.sample
+    monkeypatch.setattr(evaluate.sampler, "sample", lambda *a, **k: asked.append(k["question_keys"]) or honest(*a, **k))
     evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.SMALL_MACHINE)
     assert file.read_bytes() == (done / "samples.jsonl").read_bytes()
+    ids = [int(row["id"], 16) for row in rows(done)]
+    assert asked == [ids[2:4], ids[4:6]]  # in the chunks of an undisturbed run
 
 
 def test_rows_side_by_side_change_no_sample(done, tmp_path, tiny_base):

@@ -499,7 +499,7 @@ def test_environment_equals_the_lock():
 
 # --- Makefile and continuous integration
 
-TARGETS = "help setup reproduce publish test test-all smoke lab report base clean doctor".split()
+TARGETS = "help setup reproduce publish test test-all mutants smoke lab report base clean doctor".split()
 
 
 def make(*words):

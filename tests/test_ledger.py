@@ -94,6 +94,25 @@ def test_a_claim_on_two_groups_of_questions_is_as_unsure_as_the_textbook_says(se
     assert gain.half_width == pytest.approx(1.96 * 0.125 / 80**0.5, rel=0.1)  # gains .5 and .75, half and half
 
 
+def test_the_gain_is_as_unsure_as_its_questions_are_few(tmp_path):
+    """Sixteen samples to a question are no sixteen questions: gains of 1 and of 0 on half of 40 questions each."""
+    world = write_world(tmp_path / "out", right=lambda share, level, seed: 16 * round(share) * (level % 2))
+    gain = measure("C01", ledger.read("smoke", world)).parts["pass1_gain"]
+    assert gain.value == 0.5 and gain.half_width == pytest.approx(1.96 * 0.5 / 40**0.5, rel=0.15)
+
+
+def test_only_what_was_judged_right_is_right(tmp_path):
+    world = write_world(tmp_path / "out", seeds=(0,), steps=(0,), per_level=1)
+    file = world / "smoke/seed-0/evaluate/step-000000/samples.jsonl"
+    before = ledger.read("smoke", world)[0].start.right_QK
+    text = file.read_text(encoding="utf-8")
+    for said, score in (("unparsed", 0.0), ("timed_out", "null"), ("error", "null")):
+        text = text.replace('"verdict": "wrong", "score": 0.0', f'"verdict": "{said}", "score": {score}', 3)
+    file.write_text(text, encoding="utf-8")
+    after = ledger.read("smoke", world)[0].start
+    assert (after.right_QK == before).all() and after.ungraded == 6 / 64
+
+
 def test_harder_questions_that_take_longer_right_answers_correlate(tmp_path):
     def length(share, level, is_right):
         return 100 * level if is_right else 5000  # wrong answers run to the cap and must not count

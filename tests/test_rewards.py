@@ -107,6 +107,8 @@ def test_what_is_thought_does_not_change_the_answer(thought, answer):
         ("1/2", "0.5", "right"),
         ("\\frac{1}{2}", "\\dfrac12", "right"),
         ("1/2", "2/1", "wrong"),
+        ("23", "123", "wrong"),
+        ("123", "23", "wrong"),
         ("5", "5.0", "right"),
         ("5", "$5$", "right"),
         ("$5$", "\\(5\\)", "right"),

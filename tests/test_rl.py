@@ -62,36 +62,47 @@ def test_dr_grpo_divides_by_the_cap_whatever_was_sampled():
     assert norm(3 * cfg.max_tokens) == pytest.approx(norm(cfg.max_tokens) / 3, rel=1e-9)
 
 
-def test_an_update_is_the_gradient_of_equation_1_over_its_rows():
-    """Against the plain way: every row's prompt and output through the model, the loss over all, one AdamW step."""
-    cfg = models.small_rl(kl_coefficient=0.2, clip_low=0.1, clip_high=0.1, max_grad_norm=0.3)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_an_update_is_the_gradient_of_equation_1_over_its_rows(temperature):
+    """Against the plain way: every row's prompt and output through the model, the loss over all, one AdamW step.
+
+    Two steps, because AdamW's first is nearly the same whatever the size of the gradient.
+    """
+    cfg = models.small_rl(kl_coefficient=0.2, clip_low=0.1, clip_high=0.1, max_grad_norm=0.3, temperature=temperature)
     actor, plain = models.build(), models.build()
     drawn = models.rollout(actor, cfg)
     drawn.old_logp_NT.sub_(0.15)  # an older policy: ratios are off 1, so that the clip matters
-    rows = rl.mini_batches(cfg, 0)[0]
-    rl.update_(actor, rl.new_optimizer(actor, cfg), drawn, rows, cfg, models.SMALL_MACHINE)
+    optimizer = rl.new_optimizer(actor, cfg)
+    plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    for rows in rl.mini_batches(cfg, 0):
+        log = rl.update_(actor, optimizer, drawn, rows, cfg, models.SMALL_MACHINE)
 
-    mask_NT = (torch.arange(cfg.max_tokens) < drawn.length_N[rows][:, None]).double()
-    logp_NT = torch.stack(
-        [
-            torch.nn.functional.pad(one_row(plain, drawn, row), (0, cfg.max_tokens - int(drawn.length_N[row])))
-            for row in rows.tolist()
-        ]
-    )
-    loss = grpo.loss(
-        logp_NT, drawn.old_logp_NT[rows], drawn.ref_logp_NT[rows], drawn.advantage_N[rows],
-        grpo.per_output_mean(mask_NT), clip_low=0.1, clip_high=0.1, beta=0.2,
-    )  # fmt: skip
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.3)
-    torch.optim.AdamW(plain.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0).step()
-    same(dict(actor.named_parameters()), dict(plain.named_parameters()), atol=1e-9, rtol=0)
+        mask_NT = (torch.arange(cfg.max_tokens) < drawn.length_N[rows][:, None]).double()
+        logp_NT = torch.stack(
+            [
+                torch.nn.functional.pad(
+                    one_row(plain, drawn, row, temperature), (0, cfg.max_tokens - int(drawn.length_N[row]))
+                )
+                for row in rows.tolist()
+            ]
+        )
+        loss = grpo.loss(
+            logp_NT, drawn.old_logp_NT[rows], drawn.ref_logp_NT[rows], drawn.advantage_N[rows],
+            grpo.per_output_mean(mask_NT), clip_low=0.1, clip_high=0.1, beta=0.2,
+        )  # fmt: skip
+        plain_optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.3)
+        plain_optimizer.step()
+        assert (log["policy/loss"], log["policy/grad_norm"]) == pytest.approx((loss.item(), norm.item()))
+        assert norm > 0.3
+        same(dict(actor.named_parameters()), dict(plain.named_parameters()), atol=1e-9, rtol=0)
 
 
-def one_row(model, drawn, row):
+def one_row(model, drawn, row, temperature):
     prompt, tokens = drawn.prompts[drawn.question_N[row]], drawn.tokens_NT[row, : drawn.length_N[row]].tolist()
-    logp = torch.log_softmax(model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1], -1)
-    return logp.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+    logits = model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits / temperature, -1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]
 
 
 def test_metrics_of_an_update_are_those_of_its_rows():
@@ -132,6 +143,16 @@ def test_mini_batches_split_a_rollout_at_random():
     assert {row // 16 for row in first[0].tolist()} == {row // 16 for row in first[1].tolist()} == set(range(16))
 
 
+def test_each_rollout_of_each_seed_has_its_own_noise(tiny_base):
+    """The same questions again, as a long run asks them: they are answered otherwise."""
+    questions, actor = rl.data.rollout_questions("chain_sum", 0, 0, 4), policy.load(tiny_base)
+    first, later, other = (
+        rl._sample(actor, questions, models.small_rl(seed=seed), index, models.SMALL_MACHINE).tokens_NT.tolist()
+        for seed, index in ((0, 0), (0, 1), (1, 0))
+    )
+    assert first != later and first != other
+
+
 # --- advantages
 
 
@@ -157,8 +178,9 @@ def test_a_masked_output_has_no_advantage_and_the_others_ignore_it(tiny_base):
     assert (found[1:] == 0).all()
 
 
-def test_reference_and_sampling_policy_agree_before_the_first_update(tiny_base):
-    found = compare(tiny_base, [0.0] * 16)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_reference_and_sampling_policy_agree_before_the_first_update(tiny_base, temperature):
+    found = compare(tiny_base, [0.0] * 16, temperature=temperature)
     torch.testing.assert_close(found.ref_logp_NT, found.old_logp_NT, atol=2e-5, rtol=0)
 
 
