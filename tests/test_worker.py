@@ -159,6 +159,7 @@ def test_an_interrupted_call_leaves_no_reply_for_the_next():
     script = f"""
         import signal, threading, time, os
         from r1repro.rewards.worker import Worker
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell begins without it
         child = Worker("{__name__}:task", cpu_s=2, wall_s=20)
         child.call({{"do": "echo", "say": "warm"}})
         threading.Timer(0.3, lambda: os.killpg(0, signal.SIGINT)).start()  # Ctrl-C in a terminal
