@@ -282,7 +282,10 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
         logp_NT = policy.all_logp(
             actor, prompts, question_N, tokens_NT, length_N, temperature=temperature, max_tokens=10**6
         )
-        return sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] != end for row in rows]))
+        every = sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] != end for row in rows]))
+        for q in range(len(prompts)):
+            settings["when_done"](q, sampler._of_question(every, q, num_outputs))
+        return every
 
     sampler.sample = recorded
     try:

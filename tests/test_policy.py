@@ -99,10 +99,11 @@ def test_gradients_are_added_to_what_is_there():
 
 @pytest.mark.parametrize("max_tokens", [1, 5, 12, 100])
 def test_micro_batches_hold_every_output_once_and_keep_to_their_size(max_tokens):
-    length_N = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
-    batches = list(policy.micro_batches(length_N, max_tokens))
+    question_N, length_N = torch.tensor([2, 0, 1, 2, 0, 1, 1, 0]), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
+    batches = list(policy.micro_batches(question_N, length_N, max_tokens))
     assert sorted(torch.cat(batches).tolist()) == list(range(8))
-    assert all(len(rows) == 1 or len(rows) * length_N[rows].max() <= max_tokens for rows in batches)
+    assert all(len(rows) == 1 or length_N[rows].sum() <= max_tokens for rows in batches)
+    assert question_N[torch.cat(batches)].tolist() == sorted(question_N.tolist())
 
 
 @pytest.mark.parametrize("name, common", [("one beginning", 2), ("two tokens each", 0), ("no common beginning", 0),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from r1repro.engine import policy, sampler
+from r1repro.engine import attention, policy, sampler
 from r1repro.records import Refusal
 
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 4, 4, 4, 3], [5, 6, 7, 2], [5, 6, 2, 2, 2]]
@@ -60,8 +60,8 @@ def test_a_longer_cap_only_goes_on():
     assert torch.equal(short.tokens_NT, long.tokens_NT[:, :5])
 
 
-def test_in_single_precision_a_first_difference_comes_only_from_a_tie():
-    """Where the tokens of two batch splits part, the two best keys (log p + noise) are nearly equal."""
+def test_in_single_precision_a_first_difference_comes_only_from_an_edge():
+    """Where the tokens of two batch splits part, the row's number lies at the edge between two tokens."""
     model = models.build(dtype=torch.float32)
     whole = draw(model, num_outputs=32)
     tokens_NT, *_ = one_by_one(model, num_outputs=32)
@@ -70,10 +70,64 @@ def test_in_single_precision_a_first_difference_comes_only_from_a_tie():
         at = int((whole.tokens_NT[row] != tokens_NT[row]).nonzero()[0])
         question = row // 32
         ids = torch.tensor([[*PROMPTS[question], *tokens_NT[row, :at].tolist()]])
-        logp_V = torch.log_softmax(exact(input_ids=ids).logits[0, -1], -1)
-        noise_V = sampler.gumbel(sampler._row_keys((0, 0), [KEYS[question]], 32)[row % 32 :][:1], at, 40)[0]
-        best, second = (logp_V + noise_V).topk(2).values.tolist()
-        assert best - second < 1e-4
+        below_V = torch.softmax(exact(input_ids=ids).logits[0, -1], -1).cumsum(-1)
+        key = sampler._row_keys((0, 0), [KEYS[question]], 32)[row % 32 :][:1]
+        assert (below_V - sampler.uniform(key, np.array([at]))).abs().min() < 1e-5
+
+
+@pytest.mark.parametrize("max_rows", [1, 12, 13, 24, 48, 100])
+def test_each_question_is_handed_over_once_it_is_whole(max_rows):
+    seen = {}
+    found = draw(models.build(), max_rows=max_rows, when_done=lambda q, part: seen.setdefault(q, part))
+    assert sorted(seen) == [0, 1, 2, 3]
+    for q, part in seen.items():
+        rows = slice(q * 6, q * 6 + 6)
+        for name in ("tokens_NT", "logp_NT", "length_N", "truncated_N"):
+            assert torch.equal(getattr(part, name), getattr(found, name)[rows])
+
+
+def test_rows_are_filled_up_while_questions_wait(monkeypatch):
+    """Never more rows than asked for, and a new cohort as soon as there is room for one."""
+    sizes, admit = [], sampler._Rows.admit
+    monkeypatch.setattr(sampler._Rows, "admit", lambda rows, *a: (admit(rows, *a), sizes.append(len(rows))))
+    prompts = [[5, 6, 7, q % 30 + 3] for q in range(40)]
+    found = draw(models.build(), prompts, 4, list(range(40)), max_rows=32)
+    assert max(sizes) <= 32 and len(sizes) == 20 and sizes.count(32) > 0
+    assert (found.length_N > 0).all()
+
+
+# --- attention
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
+def test_attention_without_the_kernel_is_the_same(kind, monkeypatch):
+    """Other machines than CPUs compute the parts in plain torch: the same tokens, log-probabilities and gradients."""
+    model, question_N = models.build(kind), torch.arange(4).repeat_interleave(6)
+
+    def everything():
+        found = draw(model)
+        args = (model, PROMPTS, question_N, found.tokens_NT, found.length_N, lambda logp, rows: logp.exp().sum())
+        logp_NT = policy.backward_(*args, temperature=1.0, max_tokens=50)
+        gradients = [p.grad.clone() for p in model.parameters()]
+        model.zero_grad()
+        return found, logp_NT, gradients
+
+    expected, logp_NT, gradients = everything()
+    monkeypatch.setattr(attention, "_part", attention._plain_part)
+    monkeypatch.setattr(attention._Packed, "apply", attention._plain_packed)
+    found, plain_NT, plain_gradients = everything()
+    assert torch.equal(found.tokens_NT, expected.tokens_NT)
+    for a, b in [(plain_NT, logp_NT), (found.logp_NT, expected.logp_NT), *zip(plain_gradients, gradients, strict=True)]:
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("setting", [{"use_sliding_window": True}, {"attn_logit_softcapping": 30.0}])
+def test_attention_of_another_kind_is_refused(setting):
+    model = models.build()
+    for name, value in setting.items():
+        setattr(model.config, name, value)
+    with pytest.raises(Refusal, match="not supported: use one"):
+        draw(model)
 
 
 # --- the log-probabilities are the policy's
@@ -87,7 +141,7 @@ def test_in_single_precision_a_first_difference_comes_only_from_a_tie():
 )  # fmt: skip
 def test_log_probabilities_are_the_policys(kind, temperature, prompts):
     model = models.build(kind)
-    found = draw(model, prompts, 24, KEYS[: len(prompts)], temperature=temperature)
+    found = draw(model, prompts, 24, KEYS[: len(prompts)], key=(0, 3), temperature=temperature)
     question_N = torch.arange(len(prompts)).repeat_interleave(24)
     expected_NT = policy.all_logp(
         model, prompts, question_N, found.tokens_NT, found.length_N, temperature=temperature, max_tokens=50
@@ -142,49 +196,59 @@ def test_first_tokens_follow_the_distribution(temperature, top_p):
 def test_the_nucleus_is_exact_where_probabilities_tie_the_edge():
     """Probabilities 1/2, 1/4, 1/8, 1/8: a top-p of 3/4 keeps two, anything above it three."""
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log().repeat(3, 1)
-    eager_for_last = torch.tensor([[0.0, 0.0, 50.0, 60.0]]).repeat(3, 1)
-    token_N, logp_N = sampler.choose(logits, eager_for_last, 1.0, 0.76)
+    last_N = torch.tensor([0.999, 0.9999, 1 - 2.0**-33], dtype=torch.float64)
+    token_N, logp_N = sampler.choose(logits, last_N, 1.0, 0.76)
     assert set(token_N.tolist()) <= {2, 3}
     torch.testing.assert_close(logp_N.exp(), torch.full((3,), 1 / 7, dtype=torch.float64))
-    token_N, logp_N = sampler.choose(logits, torch.tensor([[0.0, 20.0, 50.0, 60.0]]).repeat(3, 1), 1.0, 0.74)
+    token_N, logp_N = sampler.choose(logits, last_N, 1.0, 0.74)
     assert token_N.tolist() == [1] * 3
     torch.testing.assert_close(logp_N.exp(), torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_a_token_without_probability_is_never_chosen(top_p):
+    """Whatever the row's number, the smallest and the greatest among them."""
+    logits = torch.full((3, 5), -torch.inf)
+    logits[:, 1], logits[:, 3] = 0.0, 1.0
+    token_N, _ = sampler.choose(logits, torch.tensor([2.0**-33, 0.5, 1 - 2.0**-33], dtype=torch.float64), 1.0, top_p)
+    assert set(token_N.tolist()) == {1, 3}
 
 
 # --- the noise
 
 
-def test_noise_is_standard_gumbel():
-    noise = torch.cat([sampler.gumbel(sampler._row_keys((0, 0), [7], 100), t, 1024) for t in range(4)]).double()
-    assert noise.mean().item() == pytest.approx(np.euler_gamma, abs=0.01)
-    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
-    for x in (-1.0, 0.0, 1.0, 3.0):
-        assert (noise < x).double().mean().item() == pytest.approx(math.exp(-math.exp(-x)), abs=0.004)
-    assert torch.isfinite(noise).all()
+def numbers(key=(0, 0), question=7, outputs=400, positions=256):
+    keys = sampler._row_keys(key, [question], outputs)
+    return torch.stack([sampler.uniform(keys, np.full(outputs, t)) for t in range(positions)], 1)
 
 
-def test_noise_chooses_no_token_by_itself(monkeypatch):
-    """The largest noise is finite whatever the bits: an infinite one would choose a token that has no probability."""
-    every = np.array([[0, 1, 2**31, 2**32 - 2, 2**32 - 1]], dtype=np.uint32)
-    monkeypatch.setattr(sampler, "_mix", lambda x: every if x.ndim == 2 else x)
-    noise = sampler.gumbel(np.zeros(1, dtype=np.uint32), 0, 5)
-    assert not noise.isnan().any() and noise.max() < 30 and noise[0, 0] > 20
+def test_noise_is_uniform():
+    noise = numbers()
+    assert noise.mean().item() == pytest.approx(0.5, abs=0.004)
+    assert noise.var().item() == pytest.approx(1 / 12, abs=0.002)
+    count = torch.histc(noise, 64, 0, 1)
+    assert ((count - noise.numel() / 64).square() / (noise.numel() / 64)).sum() < 63 + 4 * math.sqrt(2 * 63)
 
 
-def test_noise_is_independent_between_tokens_positions_and_outputs():
-    keys = sampler._row_keys((0, 0), [7], 64)
-    here, there = sampler.gumbel(keys, 3, 1024).double(), sampler.gumbel(keys, 4, 1024).double()
-    pairs = [(here, there), (here[:, :-1], here[:, 1:]), (here[:-1], here[1:]), (here[:, 1:], there[:, :-1])]
-    for a, b in pairs:
+def test_noise_lies_inside_its_range(monkeypatch):
+    """Never 0 and never 1, whatever the bits: at the ends a token without probability could be chosen."""
+    monkeypatch.setattr(sampler, "_mix", lambda x: x)
+    keys = np.array([0, 2**32 - 1, 1], dtype=np.uint32) - np.uint32(0x85EBCA77)
+    noise = sampler.uniform(keys, np.zeros(3, dtype=np.int64))
+    assert (noise > 0).all() and (noise < 1).all() and noise.max() > 1 - 2.0**-31
+
+
+def test_noise_is_independent_between_positions_and_outputs():
+    noise = numbers()
+    for a, b in [(noise[:, :-1], noise[:, 1:]), (noise[:-1], noise[1:]), (noise[:-1, :-1], noise[1:, 1:])]:
         both = torch.stack([a.flatten(), b.flatten()])
-        assert abs(torch.corrcoef(both)[0, 1].item()) < 0.02
-        assert abs(torch.corrcoef(both.neg().exp())[0, 1].item()) < 0.02  # exponential: sees ties of small values too
+        assert abs(torch.corrcoef(both)[0, 1].item()) < 0.015
+        assert abs(torch.corrcoef(both.log())[0, 1].item()) < 0.015  # sees ties of small values too
 
 
 def test_noise_differs_by_seed_rollout_question_output_and_position():
-    def noise(key=(0, 0), question=7, output=0, position=0):
-        row_key = sampler._row_keys(key, [question], 4)[output : output + 1]
-        return tuple(sampler.gumbel(row_key, position, 8)[0].tolist())
+    def noise(output=0, position=0, **changes):
+        return numbers(outputs=4, positions=4, **changes)[output, position].item()
 
     different = [noise(), noise(key=(1, 0)), noise(key=(0, 1)), noise(key=(1, 1)), noise(question=8),
                  noise(question=7 + 2**32), noise(output=1), noise(position=1)]  # fmt: skip

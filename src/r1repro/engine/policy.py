@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from r1repro.algo import likelihood
-from r1repro.engine import checkpoint
+from r1repro.engine import attention, checkpoint
 from r1repro.records import Refusal
 
 logging.disable_progress_bar()  # it counts files, of which there is one
@@ -58,18 +58,37 @@ class Prefix:
 
     num_common: int
 
-    def tensors(self) -> list[Tensor]:
-        return [*self.keys, *self.values]
+    def end_to_end(self) -> list[Tensor]:
+        """Keys, then values, of each layer without the padding: (1, heads, tokens of all prompts, width of a head)."""
+        return [t.transpose(0, 1)[:, self.mask_QP].unsqueeze(0) for t in (*self.keys, *self.values)]
 
 
-def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Run Q prompts through the model, the common beginning once."""
-    num_common = _common_length(prompts)
-    common_1P = torch.tensor([list(prompts[0][:num_common])])
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What prompts begin with: its tokens, and their keys and values, one tensor a layer (1, heads, tokens, width)."""
+
+    tokens: list[int]
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+def beginning(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Beginning:
+    """Run the tokens that all prompts begin with through the model."""
+    tokens = list(prompts[0][: _common_length(prompts)])
+    if not tokens:
+        return Beginning([], [], [])
     cache = DynamicCache(config=model.config)
-    if num_common:
-        model(input_ids=common_1P, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(len(prompts))
+    model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
+
+
+def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beginning | None = None) -> Prefix:
+    """Run Q prompts through the model, their common beginning once, or not at all where it is given."""
+    common = common or beginning(model, prompts)
+    num_common = len(common.tokens)
+    cache = DynamicCache(config=model.config)
+    for layer, (keys, values) in enumerate(zip(common.keys, common.values, strict=True)):
+        cache.update(keys.expand(len(prompts), -1, -1, -1), values.expand(len(prompts), -1, -1, -1), layer)
     tails = [list(p[num_common:-1]) for p in prompts]
     width = max(map(len, tails))
     length_Q = torch.tensor([len(p) - 1 for p in prompts])
@@ -106,33 +125,48 @@ def _common_length(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def output_logp(
-    model: PreTrainedModel, shared: Prefix, question_N: Tensor, tokens_NT: Tensor, temperature: float
+    model: PreTrainedModel,
+    shared: Prefix,
+    prompts: Sequence[Tensor],
+    question_N: Tensor,
+    tokens_NT: Tensor,
+    length_N: Tensor,
+    temperature: float,
 ) -> Tensor:
-    """Log-probability in nats of each token of N right-padded outputs, (N, T); at padding it means nothing."""
-    cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(zip(shared.keys, shared.values, strict=True)):
-        cache.update(keys[question_N], values[question_N], layer)
+    """Log-probability in nats of each token of N outputs, (N, T), 0 at padding; in the order of their questions.
+
+    The outputs go through the model end to end, without padding; only attention knows where one begins.
+
+    Args:
+        prompts: ``shared.end_to_end()``.
+    """
+    half = len(prompts) // 2
+    on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
     inputs_NT = torch.cat([shared.last_Q[question_N][:, None], tokens_NT[:, :-1]], 1)
     position_NT = shared.length_Q[question_N][:, None] + torch.arange(tokens_NT.shape[1])
-    mask_NPT = torch.cat([shared.mask_QP[question_N], torch.ones_like(tokens_NT, dtype=torch.bool)], 1)
-    logits_NTV = model(
-        input_ids=inputs_NT,
-        attention_mask=mask_NPT.long(),
-        position_ids=position_NT,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    return likelihood.token_logp(logits_NTV, tokens_NT, temperature)
+    layout = attention.Layout.of(question_N, length_N, shared.length_Q)
+    with attention.used_by(model, attention.PACKED):
+        logits_1MV = model(
+            input_ids=inputs_NT[on_NT][None],
+            position_ids=position_NT[on_NT][None],
+            past_key_values=attention.PackedCache(prompts[:half], prompts[half:], layout),
+            use_cache=True,
+        ).logits
+    logp_1M = likelihood.token_logp(logits_1MV, tokens_NT[on_NT][None], temperature)
+    return logp_1M.new_zeros(tokens_NT.shape).masked_scatter(on_NT, logp_1M)
 
 
-def micro_batches(length_N: Tensor, max_tokens: int) -> Iterator[Tensor]:
-    """Indices of outputs of like length, at most ``max_tokens`` padded tokens at a time (at least one output)."""
-    order = torch.argsort(length_N, descending=True, stable=True)
-    start = 0
-    while start < len(order):
-        size = max(1, max_tokens // max(1, int(length_N[order[start]])))
-        yield order[start : start + size]
-        start += size
+def micro_batches(question_N: Tensor, length_N: Tensor, max_tokens: int) -> Iterator[Tensor]:
+    """Indices of outputs in the order of their questions, at most ``max_tokens`` tokens at a time (at least one
+    output)."""
+    order = torch.argsort(question_N, stable=True)
+    lengths, start, tokens = length_N[order].tolist(), 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and tokens + length > max_tokens:
+            yield order[start:i]
+            start, tokens = i, 0
+        tokens += length
+    yield order[start:]
 
 
 @torch.no_grad()
@@ -148,11 +182,14 @@ def all_logp(
 ) -> Tensor:
     """Log-probabilities of all outputs under a model, without gradients: (N, T), 0 at padding."""
     shared = prefix(model, prompts)
+    keys_values = shared.end_to_end()
     logp_NT = torch.zeros(tokens_NT.shape, dtype=shared.keys[0].dtype)
-    for rows in micro_batches(length_N, max_tokens):
+    for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
-        logp_NT[rows, :width] = output_logp(model, shared, question_N[rows], tokens_NT[rows, :width], temperature)
-    return logp_NT.masked_fill_(torch.arange(tokens_NT.shape[1])[None] >= length_N[:, None], 0.0)
+        logp_NT[rows, :width] = output_logp(
+            model, shared, keys_values, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature
+        )
+    return logp_NT
 
 
 def backward_(
@@ -172,15 +209,16 @@ def backward_(
         loss_of: (log-probabilities of some rows (n, t), their row numbers (n,)) -> a scalar that is a plain sum over
             tokens, so that the parts add up to the whole whatever the cut.
     """
-    graph = prefix(model, prompts)
-    leaves = [t.detach().requires_grad_() for t in graph.tensors()]
-    half = len(leaves) // 2
-    shared = Prefix(leaves[:half], leaves[half:], graph.mask_QP, graph.length_Q, graph.last_Q, graph.num_common)
+    shared = prefix(model, prompts)
+    keys_values = shared.end_to_end()
+    leaves = [t.detach().requires_grad_() for t in keys_values]
     out_NT = torch.zeros(tokens_NT.shape, dtype=leaves[0].dtype)
-    for rows in micro_batches(length_N, max_tokens):
+    for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
-        logp_NT = output_logp(model, shared, question_N[rows], tokens_NT[rows, :width], temperature)
+        logp_NT = output_logp(
+            model, shared, leaves, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature
+        )
         loss_of(logp_NT, rows).backward()
         out_NT[rows, :width] = logp_NT.detach()
-    torch.autograd.backward(graph.tensors(), [leaf.grad for leaf in leaves])
+    torch.autograd.backward(keys_values, [leaf.grad for leaf in leaves])
     return out_NT

@@ -1,5 +1,6 @@
 """Evaluation as section 3 of the paper: k samples a question at temperature 0.6 and top-p 0.95, all of them kept."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
 from r1repro.tinyworld import base, tokenizer
 
+CHUNK = 4
+"""Questions of a chunk fill the sampler's rows so many times; a chunk ends with few rows, and is what a kill costs."""
+
 
 def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
     """Sample, grade and keep; goes on where it stopped, returns at once when done.  Returns the run folder.
@@ -31,16 +35,15 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
     model = policy.load(model_dir)
-    per_chunk = max(1, machine.max_rows // cfg.k)
+    per_chunk = max(1, CHUNK * machine.max_rows // cfg.k)
     done = len(folder.samples()) // per_chunk * per_chunk
     folder.rewind(done)
     bar = tqdm(total=len(questions), initial=done, desc="evaluating", unit="question")
     with Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), per_chunk):
             chunk = questions[first : first + per_chunk]
-            folder.add_samples(_answered(model, chunk, cfg, machine, first))
+            folder.add_samples(_answered(model, chunk, cfg, machine, first, bar))
             folder.keep_time()
-            bar.update(len(chunk))
             interrupts.stop()
     bar.close()
     summary = summarise(folder.samples())
@@ -65,31 +68,44 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _answered(model, questions: list[Question], cfg: Evaluate, machine: Machine, first: int) -> list[dict[str, Any]]:
+def _answered(
+    model, questions: list[Question], cfg: Evaluate, machine: Machine, first: int, bar: tqdm
+) -> list[dict[str, Any]]:
     vocabulary = tokenizer.load()
-    samples = sampler.sample(
-        model, prompts_of(questions), cfg.k,
-        key=(cfg.seed, 2**31), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
-        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, top_p=cfg.top_p,
-        max_rows=machine.max_rows,
-    )  # fmt: skip
+    with ThreadPoolExecutor(1) as thread:
+        found: dict[int, Future] = {}
+
+        def grade(q: int, samples: sampler.Samples) -> None:
+            found[q] = thread.submit(_graded, questions[q], samples)
+            bar.update()
+
+        sampler.sample(
+            model, prompts_of(questions), cfg.k,
+            key=(cfg.seed, 2**31), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
+            end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, top_p=cfg.top_p,
+            max_rows=machine.max_rows, when_done=grade,
+        )  # fmt: skip
+        return [
+            {"step": first + i + 1, **_without_text(q), "outputs": found[i].result()} for i, q in enumerate(questions)
+        ]
+
+
+def _graded(question: Question, samples: sampler.Samples) -> list[dict[str, Any]]:
+    """The outputs to one question with their verdicts."""
     texts = texts_of(samples)
-    asked = [q for q in questions for _ in range(cfg.k)]
-    scores = accuracy.accuracy(asked, texts)
-    outputs = [
+    scores = accuracy.accuracy([question] * len(texts), texts)
+    return [
         {
             "text": text,
             "verdict": score.verdict,
             "score": score.value,
-            "length": int(samples.length_N[i]),
-            "truncated": bool(samples.truncated_N[i]),
+            "length": length,
+            "truncated": truncated,
             "answer": None if (answer := accuracy.final_answer(text)) is None else accuracy.normalise(answer),
         }
-        for i, (text, score) in enumerate(zip(texts, scores, strict=True))
-    ]
-    return [
-        {"step": first + i + 1, **_without_text(q), "outputs": outputs[i * cfg.k : (i + 1) * cfg.k]}
-        for i, q in enumerate(questions)
+        for text, score, length, truncated in zip(
+            texts, scores, samples.length_N.tolist(), samples.truncated_N.tolist(), strict=True
+        )
     ]
 
 

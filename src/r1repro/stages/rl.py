@@ -5,6 +5,7 @@ The loop is `train`; everything that it calls is shorter than its name.
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +65,10 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
             questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
-            samples = _sample(actor, questions, cfg, index, machine)
-            watch.lap("time/rollout_s")
-            texts = texts_of(samples)
-            asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
-            totals, parts = combine.total(rewards, asked, texts)
+            with Grading(rewards, questions) as grading:
+                samples = _sample(actor, questions, cfg, index, machine, grading.begin)
+                watch.lap("time/rollout_s")
+                asked, texts, totals, parts = grading.end()
             watch.lap("time/reward_s")
             rollout = _compare(questions, samples, totals, reference, cfg, machine)
 
@@ -96,6 +96,34 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
     lines = run.metrics()
     run.finish(tokens={kind: sum(int(x.get(f"tokens/{kind}", 0)) for x in lines) for kind in ("sampled", "trained")})
     return run.path
+
+
+class Grading:
+    """Rewards of outputs, computed beside the sampling of others: a thread takes each question's as they are whole."""
+
+    def __init__(self, rewards: Sequence[combine.Reward], questions: Sequence[Question]):
+        self._rewards, self._questions = rewards, questions
+        self._found: dict[int, Future] = {}
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "Grading":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def begin(self, question: int, samples: sampler.Samples) -> None:
+        self._found[question] = self._thread.submit(self._grade, self._questions[question], texts_of(samples))
+
+    def _grade(self, question: Question, texts: list[str]) -> tuple:
+        asked = [question] * len(texts)
+        return asked, texts, *combine.total(self._rewards, asked, texts)
+
+    def end(self) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
+        """Question, text and total of each output, and the scores of each reward; waits for those under way."""
+        found = [self._found[q].result() for q in range(len(self._questions))]
+        asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
+        return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
 
 
 class Watch:
@@ -226,7 +254,9 @@ def prompts_of(questions: Sequence[Question]) -> list[list[int]]:
     return [tokenizer.load().encode(paper.template(q.text)) for q in questions]
 
 
-def _sample(actor, questions: Sequence[Question], cfg: RL, index: int, machine: Machine) -> sampler.Samples:
+def _sample(
+    actor, questions: Sequence[Question], cfg: RL, index: int, machine: Machine, when_done=None
+) -> sampler.Samples:
     vocabulary = tokenizer.load()
     return sampler.sample(
         actor,
@@ -239,6 +269,7 @@ def _sample(actor, questions: Sequence[Question], cfg: RL, index: int, machine: 
         pad=vocabulary.pad_token_id,
         temperature=cfg.temperature,
         max_rows=machine.max_rows,
+        when_done=when_done,
     )
 
 

@@ -1,0 +1,315 @@
+"""Attention of outputs that share their prompts: the one layer of a model that is our own.
+
+Each output token attends to its prompt, whose keys and values stand in memory once a question, and to what its own
+output holds so far.  Both parts are computed apart and merged by their log-sum-exp, which is exact:
+softmax over A and B together is the softmax over each, weighted by exp(lse_A) and exp(lse_B).
+
+Axes.  Q questions, P prompt tokens, M output tokens end to end, H heads, K heads of keys, D width of a head.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface, PreTrainedModel
+
+from r1repro.records import Refusal
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@contextmanager
+def used_by(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model attends by ``name`` inside the block, and as before after it.
+
+    Raises:
+        Refusal: the model's attention is of a kind that ours does not compute.
+    """
+    config = model.config
+    if getattr(config, "use_sliding_window", bool(getattr(config, "sliding_window", None))):
+        raise Refusal("the model attends within a sliding window, which is not supported: use one with full attention")
+    if getattr(config, "attn_logit_softcapping", None):
+        raise Refusal("the model caps its attention scores, which is not supported: use one that does not")
+    before = config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the outputs of a micro-batch stand among its M tokens; outputs to one question stand side by side."""
+
+    spans: list[tuple[slice, slice]]
+    """(columns of the prompt, places of its outputs' tokens) of each question that is asked, in order."""
+
+    buckets: list[tuple[Tensor, Tensor]]
+    """Outputs of like length, padded: (place among the M tokens (n, T), True at tokens (n, T))."""
+
+    @classmethod
+    def of(cls, question_N: Tensor, length_N: Tensor, prompt_length_Q: Tensor) -> "Layout":
+        """Of outputs given in the order of their questions."""
+        stop_Q, stop_N = prompt_length_Q.cumsum(0).tolist(), length_N.cumsum(0).tolist()
+        asked, counts = question_N.unique_consecutive(return_counts=True)
+        spans, row, place = [], 0, 0
+        for q, count in zip(asked.tolist(), counts.tolist(), strict=True):
+            row += count
+            spans.append((slice(stop_Q[q] - int(prompt_length_Q[q]), stop_Q[q]), slice(place, stop_N[row - 1])))
+            place = stop_N[row - 1]
+        return cls(spans, list(_buckets(length_N)))
+
+
+def _buckets(length_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs by falling length, cut where a third of a bucket's width would be padding."""
+    start_N = length_N.cumsum(0) - length_N
+    order = torch.argsort(length_N, descending=True, stable=True)
+    lengths = length_N[order].tolist()
+    first = 0
+    while first < len(order):
+        stop = first + 1
+        while stop < len(order) and 3 * lengths[stop] >= 2 * lengths[first]:
+            stop += 1
+        rows = order[first:stop]
+        column_T = torch.arange(lengths[first])
+        yield start_N[rows, None] + torch.minimum(column_T, length_N[rows, None] - 1), column_T < length_N[rows, None]
+        first = stop
+
+
+@dataclass(frozen=True, slots=True)
+class PackedView:
+    """What an attention layer is given as keys: the prompts' and the outputs' own."""
+
+    prompt_keys: Tensor
+    prompt_values: Tensor
+    """(1, K, P, D): all prompts end to end."""
+
+    keys: Tensor
+    values: Tensor
+    """(1, K, M, D)"""
+
+    layout: Layout
+
+
+class PackedCache:
+    """Stands where transformers expects a cache; hands prompts and layout to the attention layers."""
+
+    def __init__(self, prompt_keys: list[Tensor], prompt_values: list[Tensor], layout: Layout):
+        self._prompts, self._layout = list(zip(prompt_keys, prompt_values, strict=True)), layout
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple[PackedView, None]:
+        return PackedView(*self._prompts[layer], keys, values, self._layout), None
+
+
+PACKED = "r1repro_packed"
+
+
+def _packed(module, query: Tensor, view: PackedView, _, attention_mask, scaling: float, **unused):
+    """Attention of M output tokens, (1, H, M, D) -> (1, M, H, D)."""
+    function = _Packed.apply if query.device.type == "cpu" else _plain_packed
+    out = function(query, view.keys, view.values, view.prompt_keys, view.prompt_values, view.layout, scaling)
+    return out.transpose(1, 2), None
+
+
+def _plain_packed(query, keys, values, prompt_keys, prompt_values, layout, scale):
+    """The same with one mask over all prompts and all outputs: for machines on which the kernel does not run."""
+    num_prompt, num_own = prompt_keys.shape[2], keys.shape[2]
+    mask = torch.zeros(num_own, num_prompt + num_own, dtype=torch.bool)
+    for prompt, part in layout.spans:
+        mask[part, prompt] = True
+    for place_NT, on_NT in layout.buckets:
+        for place_T, on_T in zip(place_NT, on_NT, strict=True):
+            first, stop = int(place_T[0]), int(place_T[0] + on_T.sum())
+            mask[first:stop, num_prompt + first : num_prompt + stop] = torch.ones(stop - first, stop - first).tril() > 0
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, torch.cat([prompt_keys, keys], 2), torch.cat([prompt_values, values], 2),
+        attn_mask=mask.to(query.device), scale=scale, enable_gqa=True,
+    )  # fmt: skip
+
+
+class _Packed(torch.autograd.Function):
+    """Forward and backward by torch's own kernel, a part at a time.
+
+    The kernel's backward takes the output and the log-sum-exp of the whole softmax, so each part's gradient comes out
+    right, and the prompts' gradients are added up over the outputs without a copy of any prompt.
+    """
+
+    @staticmethod
+    def forward(ctx, query, keys, values, prompt_keys, prompt_values, layout, scale):
+        _, heads, tokens, width = query.shape
+        out_MHD, own_MHD = query.new_empty(2, tokens, heads, width)
+        lse_MH, own_lse_MH = query.new_empty(2, tokens, heads)
+        for prompt, part in layout.spans:
+            out, lse = _flash(query[:, :, part], prompt_keys[:, :, prompt], prompt_values[:, :, prompt], scale=scale)
+            out_MHD[part], lse_MH[part] = out[0].transpose(0, 1), lse[0].T
+        for place_NT, on_NT in layout.buckets:
+            out, lse = _flash(*(_padded(x, place_NT) for x in (query, keys, values)), is_causal=True, scale=scale)
+            at = place_NT[on_NT]
+            own_MHD[at], own_lse_MH[at] = out.transpose(1, 2)[on_NT], lse.transpose(1, 2)[on_NT]
+        both_MH = torch.logaddexp(lse_MH, own_lse_MH)
+        out_MHD *= (lse_MH - both_MH).exp_().unsqueeze(2)
+        out_MHD.addcmul_(own_MHD, (own_lse_MH - both_MH).exp_().unsqueeze(2))
+        out, lse = out_MHD.transpose(0, 1)[None], both_MH.T.contiguous()[None]
+        ctx.save_for_backward(query, keys, values, prompt_keys, prompt_values, out, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        query, keys, values, prompt_keys, prompt_values, out, lse = ctx.saved_tensors
+        d_query_MHD, d_keys_MKD, d_values_MKD = (
+            x.new_empty(x.shape[2], x.shape[1], x.shape[3]) for x in (query, keys, values)
+        )
+        d_prompt_keys, d_prompt_values = torch.zeros_like(prompt_keys), torch.zeros_like(prompt_values)
+        for prompt, part in ctx.layout.spans:
+            dq, d_prompt_keys[:, :, prompt], d_prompt_values[:, :, prompt] = _flash_backward(
+                grad[:, :, part], query[:, :, part], prompt_keys[:, :, prompt], prompt_values[:, :, prompt],
+                out[:, :, part], lse[:, :, part], 0.0, False, scale=ctx.scale,
+            )  # fmt: skip
+            d_query_MHD[part] = dq[0].transpose(0, 1)
+        for place_NT, on_NT in ctx.layout.buckets:
+            grad_N = _padded(grad, place_NT).masked_fill_(~on_NT[:, None, :, None], 0.0)
+            query_N, keys_N, values_N, out_N = (_padded(x, place_NT) for x in (query, keys, values, out))
+            lse_N = lse[0][:, place_NT].transpose(0, 1)
+            dq, dk, dv = _flash_backward(grad_N, query_N, keys_N, values_N, out_N, lse_N, 0.0, True, scale=ctx.scale)
+            at = place_NT[on_NT]
+            d_query_MHD[at] += dq.transpose(1, 2)[on_NT]
+            d_keys_MKD[at] = dk.transpose(1, 2)[on_NT]
+            d_values_MKD[at] = dv.transpose(1, 2)[on_NT]
+        d_query, d_keys, d_values = (d.transpose(0, 1)[None] for d in (d_query_MHD, d_keys_MKD, d_values_MKD))
+        return d_query, d_keys, d_values, d_prompt_keys, d_prompt_values, None, None
+
+
+def _padded(x: Tensor, place_NT: Tensor) -> Tensor:
+    """(1, H, M, D) -> (n, H, T, D); what lies beyond an output's end is another's token, and is masked or unseen."""
+    return x[0].transpose(0, 1)[place_NT].transpose(1, 2)
+
+
+class Cohort:
+    """Rows that are sampled in step: outputs to some questions, all of one age.
+
+    The keys and values of a prompt stand once a question.  Those of a row's own tokens stand in a static block that is
+    written in place; rows that have ended are dropped.  Each question has the same number of seats, one a living row.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], mask_QP: Tensor, num_outputs: int, max_tokens: int):
+        """Of prompts' keys and values, a tensor a layer: (Q, K, P, D), of which ``mask_QP`` is True at tokens."""
+        self._prompts = list(zip(keys, values, strict=True))
+        self._mask_QP = mask_QP
+        num_rows, (_, heads, _, width) = len(mask_QP) * num_outputs, keys[0].shape
+        shape = (num_rows, heads, max_tokens, width)
+        self._own = [(k.new_empty(shape), k.new_empty(shape)) for k in keys]
+        self.age, self.question_N = 0, torch.arange(len(mask_QP)).repeat_interleave(num_outputs)
+        self._seat()
+
+    def __len__(self) -> int:
+        return len(self.question_N)
+
+    def _seat(self) -> None:
+        """Give the living rows seats: the questions that have any, and as many seats as the fullest of them needs."""
+        asked, self.question_N, count_Q = self.question_N.unique(return_inverse=True, return_counts=True)
+        self._prompts = [(k[asked], v[asked]) for k, v in self._prompts]
+        self._mask_QP = self._mask_QP[asked]
+        self._shape = (len(asked), int(count_Q.max()))
+        order = torch.argsort(self.question_N, stable=True)
+        rank_N = torch.empty_like(order)
+        rank_N[order] = torch.arange(len(order)) - (count_Q.cumsum(0) - count_Q).repeat_interleave(count_Q)
+        self._seat_N = self.question_N * self._shape[1] + rank_N
+        self._bias = None
+        if not self._mask_QP.all():
+            bias_QP = self._prompts[0][0].new_zeros(self._mask_QP.shape).masked_fill(~self._mask_QP, -torch.inf)
+            self._bias = bias_QP[:, None, None]
+
+    def drop(self, alive_N: Tensor) -> Tensor:
+        """Drop ended rows; the last living ones move into their places.  Returns the new order of rows."""
+        living, ended = alive_N.nonzero().squeeze(1), (~alive_N).nonzero().squeeze(1)
+        movers, holes = living[living >= len(living)], ended[ended < len(living)]
+        for block in (b for pair in self._own for b in pair):
+            block[holes, :, : self.age] = block[movers, :, : self.age]
+        order = torch.arange(len(living))
+        order[holes] = movers
+        self.question_N, self._seat_N = self.question_N[order], self._seat_N[order]
+        if 4 * len(order) < 3 * self._shape[0] * self._shape[1] and len(order):
+            self._seat()
+        return order
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Note the rows' new keys and values, (N, K, 1, D), and attend: (N, H, 1, D) -> (N, H, D)."""
+        rows, heads, _, width = query.shape
+        upto = self.age + 1
+        own_keys, own_values = (block[:rows, :, :upto] for block in self._own[layer])
+        own_keys[:, :, -1:], own_values[:, :, -1:] = keys, values
+
+        seats = query.new_zeros(*self._shape, heads, width)
+        seats.view(-1, heads, width)[self._seat_N] = query[:, :, 0]
+        out, lse = _part(seats.transpose(1, 2), *self._prompts[layer], scale, self._bias)
+        out_NHD = out.transpose(1, 2).reshape(-1, heads, width)[self._seat_N]
+        lse_NH = lse.transpose(1, 2).reshape(-1, heads)[self._seat_N]
+
+        grouped = query.reshape(rows, keys.shape[1], -1, width)
+        own_out, own_lse = _part(grouped, own_keys, own_values, scale)
+        own_lse_NH = own_lse.reshape(rows, heads)
+        both_NH = torch.logaddexp(lse_NH, own_lse_NH)
+        out_NHD *= (lse_NH - both_NH).exp_().unsqueeze(2)
+        return out_NHD.addcmul_(own_out.reshape(rows, heads, width), (own_lse_NH - both_NH).exp_().unsqueeze(2))
+
+
+class CohortCache:
+    """Stands where transformers expects a cache, for one token of every row of some cohorts."""
+
+    def __init__(self, cohorts: list[Cohort]):
+        self._cohorts = cohorts
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple["CohortView", None]:
+        return CohortView(self._cohorts, layer, keys, values), None
+
+
+@dataclass(frozen=True, slots=True)
+class CohortView:
+    cohorts: list[Cohort]
+    layer: int
+    keys: Tensor
+    values: Tensor
+
+
+ONE_TOKEN = "r1repro_one_token"
+
+
+def _one_token(module, query: Tensor, view: CohortView, _, attention_mask, scaling: float, **unused):
+    """Attention of one new token a row, (N, H, 1, D) -> (N, 1, H, D)."""
+    parts, first = [], 0
+    for cohort in view.cohorts:
+        rows = slice(first, first := first + len(cohort))
+        parts.append(cohort.attend(view.layer, query[rows], view.keys[rows], view.values[rows], scaling))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(1), None
+
+
+def _part(query: Tensor, keys: Tensor, values: Tensor, scale: float, bias: Tensor | None = None):
+    """Softmax attention over some keys, and its log-sum-exp: (B, H, T, D), (B, K, P, D) -> (B, H, T, D), (B, H, T)."""
+    if query.device.type == "cpu":
+        return _flash(query, keys, values, attn_mask=bias, scale=scale)
+    return _plain_part(query, keys, values, scale, bias)
+
+
+def _plain_part(query: Tensor, keys: Tensor, values: Tensor, scale: float, bias: Tensor | None = None):
+    groups = query.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+    score = (query * scale) @ keys.transpose(2, 3)
+    score = score if bias is None else score + bias
+    return score.softmax(-1) @ values, score.logsumexp(-1)
+
+
+AttentionInterface.register(PACKED, _packed)
+AttentionInterface.register(ONE_TOKEN, _one_token)
