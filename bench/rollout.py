@@ -6,7 +6,6 @@ ours.  So both sides have the same prompts, tokens, rewards, mini-batches and up
 log-probabilities, the advantages and the weights after the first rollout's updates.
 """
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -263,5 +262,4 @@ def compared(kept: dict[str, Tensor], seen: list[dict], weights: dict[str, Tenso
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     answer(ours, theirs)

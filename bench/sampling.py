@@ -2,7 +2,8 @@
 
 Ours runs first and leaves the model, its tokens and their log-probabilities.  transformers then draws the same tokens
 (`Replay`); vLLM, which has no such hook, gets the length of each row and draws its own.  Both must give each token
-that they drew the log-probability that ours gives it.  Each process samples once to warm up and once on the clock.
+that they drew the log-probability that ours gives it.  Each process samples eight tokens an output to warm up, and
+then everything on the clock.
 """
 
 import shutil
@@ -34,7 +35,9 @@ SIZES = {
 }
 """Size -> shape.  The first is the base model itself, the others have random weights."""
 
-CAPS = {"1M": 160, "20M": 128}
+CAPS = {"1M": 160, "20M": 48}
+WARM = 8
+"""Tokens an output before the clock starts."""
 """Case -> cap of an output.  A random model does not end, so all its outputs have that length."""
 
 
@@ -67,10 +70,10 @@ def ours(case: str, folder: Path) -> dict[str, Any]:
     """Tokens a second; leaves the model, the tokens and their log-probabilities."""
     where = model_folder(case, folder)
     model, vocabulary = policy.load(where), tokenizer.load()
-    for _ in range(2):
+    for max_tokens in (WARM, CAPS[case]):
         started = time.perf_counter()
         samples = sampler.sample(
-            model, prompts(), OUTPUTS, key=(0, 0), question_keys=range(QUESTIONS), max_tokens=CAPS[case],
+            model, prompts(), OUTPUTS, key=(0, 0), question_keys=range(QUESTIONS), max_tokens=max_tokens,
             end=vocabulary.eos_token_id if case == "1M" else -1, pad=vocabulary.pad_token_id, max_rows=512,
         )  # fmt: skip
         seconds = time.perf_counter() - started
@@ -94,13 +97,13 @@ def transformers(
     ids_NP = torch.tensor([[vocabulary.pad_token_id] * (width - len(p)) + p for p in asked])
     mask_NP = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in asked])
     cap = kept["tokens_NT"].shape[1]
-    for _ in range(2):
+    for max_tokens in (WARM, cap):
         started, parts = time.perf_counter(), []
         for cut in torch.arange(len(asked)).split(rows):
             replay = LogitsProcessorList([Replay(kept["tokens_NT"][cut], width)])
             out_NT = model.generate(
                 ids_NP[cut], attention_mask=mask_NP[cut], logits_processor=replay, do_sample=True, top_k=0,
-                max_new_tokens=cap, pad_token_id=vocabulary.pad_token_id, cache_implementation=cache,
+                max_new_tokens=max_tokens, pad_token_id=vocabulary.pad_token_id, cache_implementation=cache,
                 disable_compile=True,
             )[:, width:]  # fmt: skip
             parts.append(torch.nn.functional.pad(out_NT, (0, cap - out_NT.shape[1]), value=vocabulary.pad_token_id))
@@ -141,11 +144,13 @@ def vllm(
         max_num_batched_tokens=max_num_batched_tokens, skip_tokenizer_init=True, **options,
     )  # fmt: skip
     asked = [{"prompt_token_ids": p} for p in prompts() for _ in range(OUTPUTS)]
-    wanted = [
-        SamplingParams(temperature=1.0, max_tokens=n, ignore_eos=True, logprobs=logprobs, detokenize=False)
-        for n in kept["length_N"].tolist()
-    ]
-    for _ in range(2):
+    for most in (WARM, CAPS[case]):
+        wanted = [
+            SamplingParams(
+                temperature=1.0, max_tokens=min(n, most), ignore_eos=True, logprobs=logprobs, detokenize=False
+            )
+            for n in kept["length_N"].tolist()
+        ]
         llm.reset_prefix_cache()
         started = time.perf_counter()
         given = [request.outputs[0] for request in llm.generate(asked, wanted, use_tqdm=False)]

@@ -16,7 +16,7 @@ from r1repro.records import Refusal
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other on a busy machine
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # the Makefile says why
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.out:

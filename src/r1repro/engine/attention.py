@@ -194,91 +194,126 @@ def _padded(x: Tensor, place_NT: Tensor) -> Tensor:
     return x[0].transpose(0, 1)[place_NT].transpose(1, 2)
 
 
-class Cohort:
-    """Rows that are sampled in step: outputs to some questions, all of one age.
+class Cohorts:
+    """Keys and values of the rows that are being sampled; stands where transformers expects a cache.
 
-    The keys and values of a prompt stand once a question.  Those of a row's own tokens stand in a static block that is
-    written in place; rows that have ended are dropped.  Each question has the same number of seats, one a living row.
+    Those of a prompt stand once a question, and each question has the same number of seats, one a living row.  Those
+    of a row's own tokens stand in a static block that is written in place: one block a cohort, whose rows are all of
+    one age.  Rows that have ended are dropped.
     """
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], mask_QP: Tensor, num_outputs: int, max_tokens: int):
-        """Of prompts' keys and values, a tensor a layer: (Q, K, P, D), of which ``mask_QP`` is True at tokens."""
-        self._prompts = list(zip(keys, values, strict=True))
-        self._mask_QP = mask_QP
-        num_rows, (_, heads, _, width) = len(mask_QP) * num_outputs, keys[0].shape
-        shape = (num_rows, heads, max_tokens, width)
-        self._own = [(k.new_empty(shape), k.new_empty(shape)) for k in keys]
-        self.age, self.question_N = 0, torch.arange(len(mask_QP)).repeat_interleave(num_outputs)
-        self._seat()
+    def __init__(self):
+        self._prompts: list[tuple[Tensor, Tensor]] = []
+        self._own: list[list[tuple[Tensor, Tensor]]] = []
+        self.ages: list[int] = []
+        self.sizes: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.question_N)
+        return sum(self.sizes)
+
+    def admit(self, keys: list[Tensor], values: list[Tensor], mask_QP: Tensor, num_outputs: int, max_tokens: int):
+        """A new cohort of ``num_outputs`` rows a question.
+
+        Args:
+            keys, values: of the prompts, a tensor a layer: (Q, K, P, D), of which ``mask_QP`` is True at tokens.
+        """
+        num_rows, (_, heads, _, width) = len(mask_QP) * num_outputs, keys[0].shape
+        shape = (num_rows, heads, max_tokens, width)
+        self._own.append([(k.new_empty(shape), k.new_empty(shape)) for k in keys])
+        self.ages, self.sizes = [*self.ages, 0], [*self.sizes, num_rows]
+        question_N = torch.arange(len(mask_QP)).repeat_interleave(num_outputs)
+        new = list(zip(keys, values, strict=True))
+        if self._prompts:
+            question_N = torch.cat([self._question_N, len(self._mask_QP) + question_N])
+            new = [
+                tuple(_stacked(a, b, 2) for a, b in zip(old, more, strict=True))
+                for old, more in zip(self._prompts, new, strict=True)
+            ]
+            mask_QP = _stacked(self._mask_QP, mask_QP, 1)
+        self._prompts, self._mask_QP, self._question_N = new, mask_QP, question_N
+        self._seat()
 
     def _seat(self) -> None:
         """Give the living rows seats: the questions that have any, and as many seats as the fullest of them needs."""
-        asked, self.question_N, count_Q = self.question_N.unique(return_inverse=True, return_counts=True)
-        self._prompts = [(k[asked], v[asked]) for k, v in self._prompts]
+        asked, self._question_N, count_Q = self._question_N.unique(return_inverse=True, return_counts=True)
         self._mask_QP = self._mask_QP[asked]
-        self._shape = (len(asked), int(count_Q.max()))
-        order = torch.argsort(self.question_N, stable=True)
+        if len(asked) < len(self._prompts[0][0]):
+            self._prompts = [(k[asked], v[asked]) for k, v in self._prompts]
+        self._seats = (len(asked), int(count_Q.max()) if len(asked) else 0)
+        order = torch.argsort(self._question_N, stable=True)
         rank_N = torch.empty_like(order)
         rank_N[order] = torch.arange(len(order)) - (count_Q.cumsum(0) - count_Q).repeat_interleave(count_Q)
-        self._seat_N = self.question_N * self._shape[1] + rank_N
+        self._seat_N = self._question_N * self._seats[1] + rank_N
         self._bias = None
         if not self._mask_QP.all():
             bias_QP = self._prompts[0][0].new_zeros(self._mask_QP.shape).masked_fill(~self._mask_QP, -torch.inf)
             self._bias = bias_QP[:, None, None]
 
+    def advance(self) -> None:
+        """The rows' newest tokens have keys and values now."""
+        self.ages = [age + 1 for age in self.ages]
+
     def drop(self, alive_N: Tensor) -> Tensor:
-        """Drop ended rows; the last living ones move into their places.  Returns the new order of rows."""
-        living, ended = alive_N.nonzero().squeeze(1), (~alive_N).nonzero().squeeze(1)
-        movers, holes = living[living >= len(living)], ended[ended < len(living)]
-        for block in (b for pair in self._own for b in pair):
-            block[holes, :, : self.age] = block[movers, :, : self.age]
-        order = torch.arange(len(living))
-        order[holes] = movers
-        self.question_N, self._seat_N = self.question_N[order], self._seat_N[order]
-        if 4 * len(order) < 3 * self._shape[0] * self._shape[1] and len(order):
+        """Drop ended rows; the last living ones of a cohort move into their places.  Returns the new order of rows."""
+        orders, first = [], 0
+        for blocks, age, alive in zip(self._own, self.ages, alive_N.split(self.sizes), strict=True):
+            order = torch.arange(int(alive.sum()))
+            if len(order) < len(alive):
+                living, ended = alive.nonzero().squeeze(1), (~alive).nonzero().squeeze(1)
+                movers, holes = living[living >= len(living)], ended[ended < len(living)]
+                for block in (b for pair in blocks for b in pair):
+                    block[holes, :, :age] = block[movers, :, :age]
+                order[holes] = movers
+            orders.append(first + order)
+            first += len(alive)
+        order = torch.cat(orders)
+        kept = [i for i, part in enumerate(orders) if len(part)]
+        self._own, self.ages = [self._own[i] for i in kept], [self.ages[i] for i in kept]
+        self.sizes = [len(orders[i]) for i in kept]
+        self._question_N, self._seat_N = self._question_N[order], self._seat_N[order]
+        if 4 * len(order) < 3 * self._seats[0] * self._seats[1]:
             self._seat()
         return order
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple["CohortsView", None]:
+        return CohortsView(self, layer, keys, values), None
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """Note the rows' new keys and values, (N, K, 1, D), and attend: (N, H, 1, D) -> (N, H, D)."""
         rows, heads, _, width = query.shape
-        upto = self.age + 1
-        own_keys, own_values = (block[:rows, :, :upto] for block in self._own[layer])
-        own_keys[:, :, -1:], own_values[:, :, -1:] = keys, values
-
-        seats = query.new_zeros(*self._shape, heads, width)
+        seats = query.new_zeros(*self._seats, heads, width)
         seats.view(-1, heads, width)[self._seat_N] = query[:, :, 0]
         out, lse = _part(seats.transpose(1, 2), *self._prompts[layer], scale, self._bias)
         out_NHD = out.transpose(1, 2).reshape(-1, heads, width)[self._seat_N]
         lse_NH = lse.transpose(1, 2).reshape(-1, heads)[self._seat_N]
 
-        grouped = query.reshape(rows, keys.shape[1], -1, width)
-        own_out, own_lse = _part(grouped, own_keys, own_values, scale)
+        parts, grouped = [], query.reshape(rows, keys.shape[1], -1, width)
+        new = zip(*(x.split(self.sizes) for x in (grouped, keys, values)), strict=True)
+        for blocks, age, (queries, new_keys, new_values) in zip(self._own, self.ages, new, strict=True):
+            own_keys, own_values = (block[: len(queries), :, : age + 1] for block in blocks[layer])
+            own_keys[:, :, -1:], own_values[:, :, -1:] = new_keys, new_values
+            parts.append(_part(queries, own_keys, own_values, scale))
+        own_out, own_lse = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         own_lse_NH = own_lse.reshape(rows, heads)
         both_NH = torch.logaddexp(lse_NH, own_lse_NH)
         out_NHD *= (lse_NH - both_NH).exp_().unsqueeze(2)
         return out_NHD.addcmul_(own_out.reshape(rows, heads, width), (own_lse_NH - both_NH).exp_().unsqueeze(2))
 
 
-class CohortCache:
-    """Stands where transformers expects a cache, for one token of every row of some cohorts."""
-
-    def __init__(self, cohorts: list[Cohort]):
-        self._cohorts = cohorts
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return 0
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple["CohortView", None]:
-        return CohortView(self._cohorts, layer, keys, values), None
+def _stacked(a: Tensor, b: Tensor, axis: int) -> Tensor:
+    """Both along the first axis, the narrower padded with zeros along ``axis``."""
+    wide = max(a.shape[axis], b.shape[axis])
+    return torch.cat(
+        [torch.nn.functional.pad(x, (*[0, 0] * (x.ndim - 1 - axis), 0, wide - x.shape[axis])) for x in (a, b)]
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class CohortView:
-    cohorts: list[Cohort]
+class CohortsView:
+    cohorts: Cohorts
     layer: int
     keys: Tensor
     values: Tensor
@@ -287,13 +322,9 @@ class CohortView:
 ONE_TOKEN = "r1repro_one_token"
 
 
-def _one_token(module, query: Tensor, view: CohortView, _, attention_mask, scaling: float, **unused):
+def _one_token(module, query: Tensor, view: CohortsView, _, attention_mask, scaling: float, **unused):
     """Attention of one new token a row, (N, H, 1, D) -> (N, 1, H, D)."""
-    parts, first = [], 0
-    for cohort in view.cohorts:
-        rows = slice(first, first := first + len(cohort))
-        parts.append(cohort.attend(view.layer, query[rows], view.keys[rows], view.values[rows], scaling))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(1), None
+    return view.cohorts.attend(view.layer, query, view.keys, view.values, scaling).unsqueeze(1), None
 
 
 def _part(query: Tensor, keys: Tensor, values: Tensor, scale: float, bias: Tensor | None = None):

@@ -3,7 +3,7 @@
 Runs any Hugging Face causal model with rotary or learnt positions, on any machine.  Questions wait in a queue; a
 cohort of them is prefilled, each prompt once and what all prompts begin with once in all, as soon as enough rows have
 ended.  So the machine has work for many rows until the queue is empty.  Only the attention of the one-token step is
-our own (`attention.Cohort`); all else is the model's.
+our own (`attention.Cohorts`); all else is the model's.
 
 **Noise is a function, not a state.**  A token is where the cumulative distribution passes a uniform number that a
 hash makes from (seed, rollout, question, output, position).  So the tokens of an output do not depend on what else is
@@ -39,7 +39,7 @@ class Samples:
     """True where the cap came before the end token."""
 
 
-COHORTS = 4
+COHORTS = 2
 """Where rows do not all fit side by side: cohorts of so many to a full batch.  More keep it fuller, and cost calls."""
 
 
@@ -96,7 +96,7 @@ def sample(
                 logits_NV = model(
                     input_ids=rows.token_N[:, None],
                     position_ids=(rows.start_N + rows.age_N)[:, None],
-                    past_key_values=attention.CohortCache(rows.cohorts),
+                    past_key_values=rows.cohorts,
                     use_cache=True,
                 ).logits[:, -1]
             row_N, age_N = rows.row_N, rows.age_N
@@ -127,10 +127,10 @@ def _of_question(every: Samples, question: int, num_outputs: int) -> Samples:
 
 
 class _Rows:
-    """The rows that are being sampled, cohort by cohort."""
+    """The rows that are being sampled: number, newest token, position of the first token, age."""
 
     def __init__(self):
-        self.cohorts: list[attention.Cohort] = []
+        self.cohorts = attention.Cohorts()
         self.row_N = self.token_N = self.start_N = self.age_N = torch.zeros(0, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class _Rows:
 
     def admit(self, shared: policy.Prefix, question_Q: Tensor, num_outputs: int, max_tokens: int) -> None:
         """Add ``num_outputs`` rows to each of some questions, whose prompts but for the last token are prefilled."""
-        self.cohorts.append(attention.Cohort(shared.keys, shared.values, shared.mask_QP, num_outputs, max_tokens))
+        self.cohorts.admit(shared.keys, shared.values, shared.mask_QP, num_outputs, max_tokens)
         row_N = (question_Q[:, None] * num_outputs + torch.arange(num_outputs)).flatten()
         self.row_N = torch.cat([self.row_N, row_N])
         self.token_N = torch.cat([self.token_N, shared.last_Q.repeat_interleave(num_outputs)])
@@ -148,20 +148,12 @@ class _Rows:
     def advance(self, token_N: Tensor, ended_N: Tensor) -> None:
         """Give each row its next token, and drop those that have ended."""
         self.token_N, self.age_N = token_N, self.age_N + 1
-        sizes = [len(c) for c in self.cohorts]
-        for cohort in self.cohorts:
-            cohort.age += 1
-        if not ended_N.any():
-            return
-        orders, first = [], 0
-        for cohort, ended in zip(self.cohorts, ended_N.split(sizes), strict=True):
-            orders.append(first + (cohort.drop(~ended) if ended.any() else torch.arange(len(ended))))
-            first += len(ended)
-        order = torch.cat(orders)
-        self.row_N, self.token_N, self.start_N, self.age_N = (
-            x[order] for x in (self.row_N, self.token_N, self.start_N, self.age_N)
-        )
-        self.cohorts = [cohort for cohort in self.cohorts if len(cohort)]
+        self.cohorts.advance()
+        if ended_N.any():
+            order = self.cohorts.drop(~ended_N)
+            self.row_N, self.token_N, self.start_N, self.age_N = (
+                x[order] for x in (self.row_N, self.token_N, self.start_N, self.age_N)
+            )
 
 
 def choose(logits_NV: Tensor, uniform_N: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
