@@ -39,10 +39,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Waiting threads spin for some microseconds, then sleep. Sleeping at once makes a step nearly twice as long on a quiet
 # machine; spinning for milliseconds makes it more than ten times as long where anything else wants the cores.
-export GOMP_SPINCOUNT ?= 5000
+export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries mutants clean doctor
+.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries bench-fixtures mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -96,6 +96,9 @@ doctor: $(STAMP) ## what this machine has, what will run on it, what is missing
 clean: ## remove out/ (runs, executed notebooks, local report), keep the environment
 	@if [ -e out ]; then echo "removing out/, `du -sh out | cut -f1`"; rm -rf out; \
 	else echo 'nothing to remove: there is no out/'; fi
+
+bench-fixtures: $(BENCH) ## record TRL's losses anew, which `make test` compares ours with
+	$(BENCH_RUN) -m bench.fixtures
 
 # The environment of the peers: ours, with bench/requirements.txt put over it; that lock is whole, so pip resolves
 # nothing (vLLM's metadata asks for packages of pictures and sound that it does not need here).

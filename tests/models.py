@@ -1,8 +1,8 @@
 """Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes.
 
 Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a
-program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `rank` serve `test_kill` and
-`test_dist`.
+program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill`, `rank` and `peak` serve `test_kill`,
+`test_dist` and `test_policy`.
 """
 
 import json
@@ -150,8 +150,28 @@ def _rank(folder: Path) -> None:
     dist.leave()
 
 
+def _peak(folder: Path, num_outputs: str) -> None:
+    """Bytes that an update takes at most beyond what is there before it: 2 prompts of 1,500 tokens, outputs of 8."""
+    model, size = build(dtype=torch.float32), 2 * int(num_outputs)
+    prompts = [[2 + (q + i * i) % 30 for i in range(1500)] for q in range(2)]
+    question_N, length_N = torch.arange(2).repeat_interleave(int(num_outputs)), torch.full((size,), 8)
+    tokens_NT = 2 + torch.arange(size * 8).view(size, 8) % 30
+    args = (model, prompts, question_N, tokens_NT, length_N, lambda logp_NT, rows: logp_NT.sum())
+    policy.backward_(*args, temperature=1.0, max_tokens=10**6)  # what stays is there now
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    policy.backward_(*args, temperature=1.0, max_tokens=10**6)
+    (folder / f"peak-{num_outputs}").write_text(str(_status("VmHWM") - before))
+
+
+def _status(key: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
 # --- kill: a stage, killed at random moments and started again, beside the same stage left alone
 
+TINY_SHAPE = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
 PRETRAIN = config.Pretrain(model="tiny-test", steps=14, rows=2, length=24, checkpoint_every=3)
 STAGES = {
     "pretrain": (
@@ -181,7 +201,7 @@ def _kill(folder: Path, kills: str = "4") -> None:
     kills a run is let go to its end, and the next ones are for a new one.  Stages run in forks of this process, so that
     its imports are paid for once.
     """
-    base.SHAPES["tiny-test"] = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    base.SHAPES["tiny-test"] = TINY_SHAPE
     model, results = save_base(folder / "base"), {}
     _wait(_fork(_an_evaluated_seed, folder / "out" / "smoke" / "seed-0", model))
     for stage, (program, result) in STAGES.items():
@@ -311,4 +331,4 @@ def newest(run: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"record": _record, "rank": _rank, "kill": _kill}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    {"record": _record, "rank": _rank, "kill": _kill, "peak": _peak}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

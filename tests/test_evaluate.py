@@ -18,8 +18,8 @@ def done(tmp_path_factory, tiny_base):
     )
 
 
-TWO_QUESTIONS = config.Machine(max_rows=2)
-"""With three samples a question, `evaluate.CHUNK` times two rows are chunks of two questions."""
+TWO_QUESTIONS = config.Machine(max_rows=1)
+"""With three samples a question, `evaluate.CHUNK` times one row are chunks of two questions."""
 
 
 def rows(folder):

@@ -1,6 +1,8 @@
 """Equations 1 to 3 by hand and by property."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -219,3 +221,34 @@ def test_gradient_is_that_of_finite_differences(ratio):
     assert torch.autograd.gradcheck(
         lambda x: grpo.loss(x, old, ref, adv, weight, **CLIP, beta=1e-3, ratio=ratio), logp.requires_grad_()
     )
+
+
+# --- the same as TRL's, where both define the same thing (bench/fixtures.py records it)
+
+TRL = json.loads(Path(__file__).with_name("golden").joinpath("trl_loss.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "case", TRL["cases"], ids=lambda case: f"{case['loss_type']}-{case['clip_high']}-{case['beta']}"
+)
+def test_loss_and_gradient_are_those_of_trl(case):
+    assert TRL["trl"] == "1.16.0" and len(TRL["cases"]) == 9
+    given = {name: torch.tensor(values) for name, values in TRL["inputs"].items()}
+    logp_NT = given["logp"].requires_grad_()
+    weight_NT = getattr(grpo, case["average"])(given["mask"])
+    clip = {name: case[name] for name in ("clip_low", "clip_high")}
+    loss = grpo.loss(
+        logp_NT, given["old_logp"], given["ref_logp"], given["advantage"], weight_NT, beta=case["beta"], **clip
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(case["loss"], abs=1e-6)
+    torch.testing.assert_close(logp_NT.grad, torch.tensor(case["gradient"]), atol=1e-6, rtol=1e-5)
+
+
+def test_the_recorded_cases_are_cut_by_the_clip_on_both_sides():
+    """Otherwise equal losses would show nothing about the clip."""
+    given = {name: torch.tensor(values) for name, values in TRL["inputs"].items()}
+    on = given["mask"] > 0
+    cut = grpo.clipped(given["logp"], given["old_logp"], given["advantage"], clip_low=0.2, clip_high=0.28) & on
+    better = (given["advantage"] > 0)[:, None] & cut
+    assert better.any() and (cut & ~better).any() and (on & ~cut).any()

@@ -1,5 +1,9 @@
 """Shared prompts change neither log-probabilities nor gradients: compared with every prompt repeated, in float64."""
 
+import os
+import subprocess
+import sys
+
 import models
 import pytest
 import torch
@@ -141,3 +145,17 @@ def test_truncated_weights_are_refused_in_one_line(tmp_path, tiny_base):
     with pytest.raises(Refusal) as caught:
         policy.load(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_grows_with_distinct_tokens_not_with_prompts_times_outputs(tmp_path):
+    """64 outputs to a prompt of 1,500 tokens in place of 4: 1.3 times the distinct tokens, 16 times the repeated."""
+    peaks = []
+    for num_outputs in (4, 64):
+        program = [sys.executable, models.__file__, "peak", str(tmp_path), str(num_outputs)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        # Freed memory goes back to the system at once, so that a peak is what is in use.
+        environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        subprocess.run(program, env=environment, check=True, timeout=120)
+        peaks.append(int((tmp_path / f"peak-{num_outputs}").read_text()))
+    assert peaks[0] > 1e6 and peaks[1] < 2 * peaks[0], peaks

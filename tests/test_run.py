@@ -219,7 +219,7 @@ def test_what_cannot_be_written_is_told_in_one_line_and_leaves_the_old(tmp_path,
     with monkeypatch.context() as patch:
         if where == "open":
             patch.setattr(builtins, "open", refuse(number))
-            patch.setattr("pathlib.Path.write_text", refuse(number))
+            patch.setattr("pathlib.Path.write_bytes", refuse(number))
             writers = [lambda: mine.log(2, {"policy/loss": 2.0}), lambda: mine.add_samples([{"step": 2}]), mine.finish]
         else:
             patch.setattr(os, "replace", refuse(number))

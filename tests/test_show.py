@@ -150,7 +150,7 @@ def test_the_body_s_error_comes_through_and_the_thread_ends(screen, tmp_path):
 
 
 def test_an_error_in_drawing_is_raised_at_the_end(screen, tmp_path):
-    with pytest.raises(json.JSONDecodeError), show.live_curve(tmp_path, every_s=0.01):
+    with pytest.raises(Refusal, match="damaged"), show.live_curve(tmp_path, every_s=0.01):
         (tmp_path / "metrics.jsonl").write_text("no json\n")
         until(lambda: not curve_threads())
         (tmp_path / "metrics.jsonl").unlink()  # so that the last picture can be drawn

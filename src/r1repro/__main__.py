@@ -16,7 +16,7 @@ from r1repro.records import Refusal
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # the Makefile says why
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # the Makefile says why
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.out:

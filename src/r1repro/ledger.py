@@ -8,7 +8,6 @@ not be published.  Figures and pages are made in `r1repro.report`.
 import csv
 import hashlib
 import io
-import json
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from r1repro import paper
 from r1repro.algo.estimators import bootstrap, effects, slope, vote_right, weighted_mean, weighted_spearman
 from r1repro.records import Refusal
 from r1repro.rewards.language import is_mixed, reflection_count
-from r1repro.run import read_json
+from r1repro.run import read_json, read_lines, readable
 
 VERDICTS = ("reproduced", "trend", "contradicted", "inconclusive", "untestable")
 
@@ -165,14 +164,15 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     for manifest in evaluations:
         run = manifest.parent
         records.append(_record(run, out))
-        rows = sorted(_lines(run / "samples.jsonl"), key=lambda row: row["id"])
-        asked = [(row["id"], row["language"], row["level"]) for row in rows]
-        if not rows or len({len(row["outputs"]) for row in rows}) > 1:
-            raise Refusal(f"{run} has no questions, or not as many samples to each: evaluate it again")
-        if questions is not None and asked != questions:
-            raise Refusal(f"{run} asked other questions than the first checkpoint of its seed: evaluate both again")
-        questions = asked
-        checkpoints.append(_checkpoint(int(run.name.removeprefix("step-")), rows))
+        with readable(run / "samples.jsonl"):
+            rows = sorted(read_lines(run / "samples.jsonl"), key=lambda row: row["id"])
+            asked = [(row["id"], row["language"], row["level"]) for row in rows]
+            if not rows or len({len(row["outputs"]) for row in rows}) > 1:
+                raise Refusal(f"{run} has no questions, or not as many samples to each: evaluate it again")
+            if questions is not None and asked != questions:
+                raise Refusal(f"{run} asked other questions than the first checkpoint of its seed: evaluate both again")
+            questions = asked
+            checkpoints.append(_checkpoint(int(run.name.removeprefix("step-")), rows))
     checkpoints.sort(key=lambda c: c.step)
     if checkpoints[0].step != 0:
         raise Refusal(f"{folder} has no evaluation of the untouched base (step 0): evaluate step 0 too")
@@ -182,7 +182,7 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
         language_Q=np.array([language for _, language, _ in questions]),
         level_Q=np.array([level for _, _, level in questions]),
         checkpoints=tuple(checkpoints),
-        metrics=tuple(_lines(rl / "metrics.jsonl")) if (rl / "metrics.jsonl").exists() else (),
+        metrics=tuple(read_lines(rl / "metrics.jsonl")),
         runs=tuple(records),
     )
 
@@ -212,7 +212,7 @@ def _checkpoint(step: int, rows: list[dict]) -> Checkpoint:
 
 def _record(run: Path, out: Path) -> RunRecord:
     manifest = read_json(run / "manifest.json")
-    if manifest.get("exit") != "complete":
+    if not isinstance(manifest, dict) or manifest.get("exit") != "complete":
         raise Refusal(f"{run} is not complete: start it again with the same command and it goes on where it stopped")
     digest = hashlib.sha256()
     for name in ("manifest.json", "samples.jsonl"):
@@ -220,12 +220,6 @@ def _record(run: Path, out: Path) -> RunRecord:
     path, commit, dirty = f"{out.name}/{run.relative_to(out).as_posix()}", manifest.get("commit"), manifest.get("dirty")
     wall_s = manifest.get("wall_s", 0.0)
     return RunRecord(path=path, digest=digest.hexdigest(), commit=commit, dirty=bool(dirty), wall_s=wall_s)
-
-
-def _lines(path: Path) -> list[dict]:
-    """One record a line; only a newline ends one, for a model may well write a Unicode line separator."""
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
 
 
 # What a claim's rule names

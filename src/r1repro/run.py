@@ -21,7 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -236,13 +237,32 @@ def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The records of a file, one a line; none where there is no file.  A damaged one is a Refusal that names it."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028 inside a text
     try:
-        return [json.loads(line) for line in lines if line]
-    except json.JSONDecodeError as error:
-        raise Refusal(f"{file} is damaged ({error}): move its folder away and run the stage again") from error
+        lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028 inside a text
+        rows = [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise _damaged(file, error) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise _damaged(file, "a line that is no record")
+    return rows
+
+
+def _damaged(file: Path, why: object) -> Refusal:
+    return Refusal(f"{file} is damaged ({' '.join(str(why).split())}): move its folder away and run the stage again")
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Turn what records of another make raise, where they are read, into one line that names their file."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(file, f"or of another make, {type(error).__name__}: {error}") from error
 
 
 def drop_torn_line(file: Path) -> None:
@@ -250,15 +270,15 @@ def drop_torn_line(file: Path) -> None:
     if file.exists():
         data = file.read_bytes()
         if data and not data.endswith(b"\n"):
-            write_text(file, data[: data.rfind(b"\n") + 1].decode(encoding="utf-8"))
+            write_bytes(file, data[: data.rfind(b"\n") + 1])
 
 
 def read_json(file: Path) -> Any:
     """Contents of a JSON file; a damaged one is a Refusal that names it."""
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(f"{file} is damaged ({error}): move its folder away and run the stage again") from error
+    except ValueError as error:
+        raise _damaged(file, error) from error
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -266,10 +286,14 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, data: bytes) -> None:
     """Write under a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
     temporary = file.with_name(file.name + ".tmp")
     with speaking_of(file):
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, file)
 
 

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from r1repro import config, plots
 from r1repro.records import Refusal
+from r1repro.run import readable
 
 STATIC = "R1REPRO_STATIC"
 """Environment variable: where it is set, `explorer` makes a page without widgets, for readers without a kernel."""
@@ -125,6 +126,11 @@ def explorer(seed_dir: Path | str, num_static: int = 2) -> Any:
     In a live kernel: widgets to choose any question and sample.  With R1REPRO_STATIC set: the first sample of the
     ``num_static`` questions with the smallest ids.  An id is a hash of the question, so nobody chose them by eye.
     """
+    with readable(Path(seed_dir) / "evaluate"):
+        return _explorer(seed_dir, num_static)
+
+
+def _explorer(seed_dir: Path | str, num_static: int) -> Any:
     files = sorted(Path(seed_dir).glob("evaluate/step-*/samples.jsonl"))
     steps = {int(f.parent.name.removeprefix("step-")): {row["id"]: row for row in _lines(f)} for f in files}
     if not steps or not all(steps.values()):
@@ -157,11 +163,12 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     whole, _, _ = file.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.split(b"\n") if line]
+    with readable(file):
+        return [json.loads(line) for line in whole.split(b"\n") if line]
 
 
 @contextmanager
-def live_curve(run_path: Path | str, every_s: float = 5.0) -> Iterator[None]:
+def live_curve(run_path: Path | str, every_s: float = 10.0) -> Iterator[None]:
     """Draw reward and length of a run while the body of the `with` makes it; the last picture stays.
 
     It only reads metrics.jsonl, so the run may be in this process or another.  What goes wrong in drawing is raised at

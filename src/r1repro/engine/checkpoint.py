@@ -71,6 +71,8 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save it, with a failure to write told as what it is: the library raises a bare Exception."""
     try:
         tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
     except Exception as error:
         raise OSError(error) from error
 

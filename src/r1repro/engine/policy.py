@@ -32,8 +32,8 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
         checkpoint.verify(Path(folder))
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).strip().splitlines()[:1])
         raise Refusal(f"the model at {folder} cannot be loaded ({reason}): put it there whole") from error
     return model.eval()
 

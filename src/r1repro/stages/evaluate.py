@@ -17,7 +17,7 @@ from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
 from r1repro.tinyworld import base, tokenizer
 
-CHUNK = 4
+CHUNK = 8
 """Questions of a chunk fill the sampler's rows so many times; a chunk ends with few rows, and is what a kill costs."""
 
 
