@@ -78,6 +78,20 @@ def test_shared_prompts_equal_repeated_prompts(prompts, kind, temperature):
     )
 
 
+def test_half_precision_differs_by_its_rounding_alone():
+    """In bfloat16 the log-sum-exp that merges prompt and output stays in single precision."""
+    question_N, tokens_NT, length_N = outputs(3, 3)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = models.build(dtype=dtype)
+        args = (model, PROMPTS["one beginning"], question_N, tokens_NT, length_N, lambda logp, rows: logp.sum())
+        logp_NT = policy.backward_(*args, temperature=1.0, max_tokens=10).float()
+        found.append((logp_NT, torch.cat([p.grad.flatten().float() for p in model.parameters()])))
+    (logp_NT, grad), (half_NT, half_grad) = found
+    assert (half_NT - logp_NT).abs().max() < 0.3
+    assert torch.nn.functional.cosine_similarity(grad, half_grad, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("max_tokens", [1, 7, 8, 15, 1000])
 def test_a_micro_batch_of_any_size_gives_the_same_gradient(max_tokens):
     model, prompts = models.build(), PROMPTS["one beginning"]

@@ -264,7 +264,7 @@ WHY = {
     "learning_rate": "a model 700,000 times smaller moves in larger steps",
     "max_tokens": "the longest checked solution takes about 400 tokens, mistakes and mends included",
     "refresh_reference_every": "a shorter run, refreshed about as often in proportion",
-    "num_checkpoints": "the paper evaluates more often; each evaluation costs half a minute here",
+    "num_checkpoints": "the paper evaluates more often; each evaluation costs ten to twenty-five seconds here",
     "num_questions": "generated, so as many as the time allows",
     "outputs_per_question": "the paper's",
     "kl_coefficient": "the paper's",

@@ -146,7 +146,7 @@ class _Packed(torch.autograd.Function):
     def forward(ctx, query, keys, values, prompt_keys, prompt_values, layout, scale):
         _, heads, tokens, width = query.shape
         out_MHD, own_MHD = query.new_empty(2, tokens, heads, width)
-        lse_MH, own_lse_MH = query.new_empty(2, tokens, heads)
+        lse_MH, own_lse_MH = query.new_empty(2, tokens, heads, dtype=torch.promote_types(query.dtype, torch.float32))
         for prompt, part in layout.spans:
             out, lse = _flash(query[:, :, part], prompt_keys[:, :, prompt], prompt_values[:, :, prompt], scale=scale)
             out_MHD[part], lse_MH[part] = out[0].transpose(0, 1), lse[0].T
@@ -154,10 +154,8 @@ class _Packed(torch.autograd.Function):
             out, lse = _flash(*(_padded(x, place_NT) for x in (query, keys, values)), is_causal=True, scale=scale)
             at = place_NT[on_NT]
             own_MHD[at], own_lse_MH[at] = out.transpose(1, 2)[on_NT], lse.transpose(1, 2)[on_NT]
-        both_MH = torch.logaddexp(lse_MH, own_lse_MH)
-        out_MHD *= (lse_MH - both_MH).exp_().unsqueeze(2)
-        out_MHD.addcmul_(own_MHD, (own_lse_MH - both_MH).exp_().unsqueeze(2))
-        out, lse = out_MHD.transpose(0, 1)[None], both_MH.T.contiguous()[None]
+        lse_MH = _merge_(out_MHD, lse_MH, own_MHD, own_lse_MH)
+        out, lse = out_MHD.transpose(0, 1)[None], lse_MH.T.contiguous()[None]
         ctx.save_for_backward(query, keys, values, prompt_keys, prompt_values, out, lse)
         ctx.layout, ctx.scale = layout, scale
         return out
@@ -207,9 +205,6 @@ class Cohorts:
         self._own: list[list[tuple[Tensor, Tensor]]] = []
         self.ages: list[int] = []
         self.sizes: list[int] = []
-
-    def __len__(self) -> int:
-        return sum(self.sizes)
 
     def admit(self, keys: list[Tensor], values: list[Tensor], mask_QP: Tensor, num_outputs: int, max_tokens: int):
         """A new cohort of ``num_outputs`` rows a question.
@@ -297,10 +292,8 @@ class Cohorts:
             own_keys[:, :, -1:], own_values[:, :, -1:] = new_keys, new_values
             parts.append(_part(queries, own_keys, own_values, scale))
         own_out, own_lse = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        own_lse_NH = own_lse.reshape(rows, heads)
-        both_NH = torch.logaddexp(lse_NH, own_lse_NH)
-        out_NHD *= (lse_NH - both_NH).exp_().unsqueeze(2)
-        return out_NHD.addcmul_(own_out.reshape(rows, heads, width), (own_lse_NH - both_NH).exp_().unsqueeze(2))
+        _merge_(out_NHD, lse_NH, own_out.reshape(rows, heads, width), own_lse.reshape(rows, heads))
+        return out_NHD
 
 
 def _stacked(a: Tensor, b: Tensor, axis: int) -> Tensor:
@@ -325,6 +318,14 @@ ONE_TOKEN = "r1repro_one_token"
 def _one_token(module, query: Tensor, view: CohortsView, _, attention_mask, scaling: float, **unused):
     """Attention of one new token a row, (N, H, 1, D) -> (N, 1, H, D)."""
     return view.cohorts.attend(view.layer, query, view.keys, view.values, scaling).unsqueeze(1), None
+
+
+def _merge_(out_NHD: Tensor, lse_NH: Tensor, other_NHD: Tensor, other_lse_NH: Tensor) -> Tensor:
+    """Attention over two sets of keys from attention over each: merged into the first; returns the log-sum-exp."""
+    both_NH = torch.logaddexp(lse_NH, other_lse_NH)
+    out_NHD *= (lse_NH - both_NH).exp_().to(out_NHD.dtype).unsqueeze(2)
+    out_NHD.addcmul_(other_NHD, (other_lse_NH - both_NH).exp_().to(out_NHD.dtype).unsqueeze(2))
+    return both_NH
 
 
 def _part(query: Tensor, keys: Tensor, values: Tensor, scale: float, bias: Tensor | None = None):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from r1repro.records import Question, Refusal, Score
 
 Reward = Callable[[Sequence[Question], Sequence[str]], Sequence[Score | float]]
+"""(question of each output, its text) -> a score each.  In training it is called in a thread beside the sampling, with
+the outputs to one question at a time."""
 
 
 def load(paths: Sequence[str]) -> list[Callable]:
