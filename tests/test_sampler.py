@@ -1,5 +1,6 @@
 """The sampler draws from the model's own distribution, and the same tokens whatever it is given to do beside them."""
 
+import copy
 import math
 
 import models
@@ -78,7 +79,12 @@ def test_in_single_precision_a_first_difference_comes_only_from_an_edge():
 @pytest.mark.parametrize("max_rows", [1, 12, 13, 24, 48, 100])
 def test_each_question_is_handed_over_once_it_is_whole(max_rows):
     seen = {}
-    found = draw(models.build(), max_rows=max_rows, when_done=lambda q, part: seen.setdefault(q, part))
+
+    def keep(q, part):
+        assert q not in seen
+        seen[q] = copy.deepcopy(part)  # as it is now, not as it will be
+
+    found = draw(models.build(), max_rows=max_rows, when_done=keep)
     assert sorted(seen) == [0, 1, 2, 3]
     for q, part in seen.items():
         rows = slice(q * 6, q * 6 + 6)
