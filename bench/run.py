@@ -23,14 +23,17 @@ TRL, TRANSFORMERS, VLLM = "TRL 1.16", "transformers generate", "vLLM 0.32, CPU b
 VLLM_CPU = {"env.VLLM_ENABLE_V1_MULTIPROCESSING": 0, "env.VLLM_CPU_KVCACHE_SPACE": 1, "env.VLLM_LOGGING_LEVEL": "ERROR"}
 """The engine in this process, and 1 GiB for keys and values."""
 
+SPINNING = {"env.GOMP_SPINCOUNT": 300_000}
+"""libgomp's own number."""
+
 BEST: dict[tuple[str, str], dict[str, Any]] = {
-    ("rollout-16x16-short", TRL): {},
-    ("rollout-16x16-long", TRL): {},
+    ("rollout-16x16-short", TRL): SPINNING,
+    ("rollout-16x16-long", TRL): SPINNING,
     ("sample-32x16-1M", TRANSFORMERS): {},
     ("sample-32x16-1M", VLLM): VLLM_CPU,
     ("sample-32x16-20M", TRANSFORMERS): {},
     ("sample-32x16-20M", VLLM): VLLM_CPU,
-    ("sft-packed", TRL): {},
+    ("sft-packed", TRL): SPINNING,
 }
 """(entry, peer) -> the peer's best settings, found by ``--tries``; `results/cpu-tries.json` has every figure."""
 
@@ -43,8 +46,6 @@ ENTRIES: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 """Entry -> module, case, and the side of each peer."""
 
-SPINNING = {"env.GOMP_SPINCOUNT": 300_000}
-"""libgomp's own number."""
 EAGER = {"attention": "eager"}
 
 TRL_VLLM = VLLM_CPU | {
