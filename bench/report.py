@@ -4,14 +4,15 @@
 """
 
 import json
-import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.ticker import FixedLocator, ScalarFormatter
 
 from bench.worker import TOP
 from r1repro import plots
+from r1repro.run import between_marks, write_text
 
 RESULTS = TOP / "bench" / "results"
 
@@ -45,20 +46,10 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             if abs(what["ratio"] - right) > 1e-9 * right:
                 found.append(f"{where}: ratio {what['ratio']}, not {right}")
         for side in ("ours", "theirs"):
-            if row["runs"] and abs(middle([r[side] for r in row["runs"]]) - row[side]) > 1e-9 * row[side]:
+            if row["runs"] and abs(median([r[side] for r in row["runs"]]) - row[side]) > 1e-9 * row[side]:
                 found.append(f"{where}: {side} is not the median of the runs")
     keys = [(row.get("name"), row.get("peer")) for row in rows]
     return found + [f"{key}: twice" for key in sorted(set(keys), key=str) if keys.count(key) > 1]
-
-
-def middle(values: list[float]) -> float:
-    """The median.
-
-    >>> middle([3.0, 1.0, 2.0]), middle([1.0, 2.0])
-    (2.0, 1.5)
-    """
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -101,18 +92,6 @@ def tries_table(rows: list[dict[str, Any]]) -> str:
         got = got.replace("|", "/")
         lines.append(f"| `{row['name']}` | {row['peer']} | {f'`{said}`' if said else 'none'} | {got} |")
     return "\n".join(lines)
-
-
-def put(text: str, mark: str, content: str) -> str:
-    """``text`` with what stands between its marks replaced.
-
-    >>> put("a <!-- bench --> old <!-- /bench --> b", "bench", "new")
-    'a <!-- bench -->\\n\\nnew\\n\\n<!-- /bench --> b'
-    """
-    pattern = re.compile(f"(<!-- {mark} -->).*?(<!-- /{mark} -->)", re.S)
-    if not pattern.search(text):
-        raise ValueError(f"no <!-- {mark} --> to put the table after")
-    return pattern.sub(lambda m: f"{m[1]}\n\n{content}\n\n{m[2]}", text)
 
 
 def draw(rows: list[dict[str, Any]]):
@@ -164,7 +143,7 @@ def main() -> None:
         return json.loads(file.read_text()) if file.exists() else []
 
     def refresh(file: Path, mark: str, content: str) -> None:
-        file.write_text(put(file.read_text(), mark, content))
+        write_text(file, between_marks(file, mark, content))
 
     rows, tries, scaling = read("cpu.json"), read("cpu-tries.json"), read("cpu-scaling.json")
     if faults(rows):

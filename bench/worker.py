@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from r1repro.__main__ import SPINS
+
 TOP = Path(__file__).resolve().parents[1]
 MARK = "bench-answer "
-THREADS = {"GOMP_SPINCOUNT": "10000"}
+THREADS = {"GOMP_SPINCOUNT": SPINS}
 """As in the Makefile, for all sides; the tries have a line with libgomp's own."""
 
 

@@ -90,6 +90,8 @@ def small_evaluation(**changes) -> config.Evaluate:
 
 
 SMALL_MACHINE = config.Machine(micro_batch_tokens=40, max_rows=6)
+CHUNKS_OF_TWO = config.Machine(max_rows=1)
+"""Evaluates, with three samples a question, two questions at a time (`evaluate.CHUNK` times one row)."""
 
 
 def by_text(questions, texts) -> list[float]:
@@ -183,7 +185,7 @@ STAGES = {
         "checkpoints/step-000012/model.safetensors",
     ),
     "evaluate": (
-        lambda run, model: evaluate.run(small_evaluation(num_questions=16), run, model, SMALL_MACHINE),
+        lambda run, model: evaluate.run(small_evaluation(num_questions=16), run, model, CHUNKS_OF_TWO),
         "samples.jsonl",
     ),
     "report": (

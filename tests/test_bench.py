@@ -7,6 +7,8 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from bench import report, rollout, run, sampling, scaling, sft, worker
+from r1repro import __main__ as cli
+from r1repro.run import between_marks
 
 
 def row(**changes):
@@ -80,10 +82,8 @@ def test_the_table_says_what_was_met_and_missed():
 
 
 def test_the_tables_have_their_places():
-    assert report.put((worker.TOP / "README.md").read_text(), "bench", "x").count("\nx\n") == 1
-    assert report.put((worker.TOP / "bench" / "README.md").read_text(), "tries", "x").count("\nx\n") == 1
-    with pytest.raises(ValueError, match="bench"):
-        report.put("no mark", "bench", "x")
+    assert between_marks(worker.TOP / "README.md", "bench", "x").count("\nx\n") == 1
+    assert between_marks(worker.TOP / "bench" / "README.md", "tries", "x").count("\nx\n") == 1
 
 
 def test_tries_that_failed_are_told():
@@ -152,4 +152,11 @@ def test_committed_results_are_whole():
         assert {(r["name"], r["peer"]) for r in rows} == wanted
         assert all(len(r["runs"]) == 5 and "dirty" not in r["commit"] for r in rows)
         text = (worker.TOP / "README.md").read_text()
-        assert report.put(text, "bench", report.table(rows)) == text, "run `python -m bench.report`"
+        assert between_marks(worker.TOP / "README.md", "bench", report.table(rows)) == text, (
+            "run `python -m bench.report`"
+        )
+
+
+def test_threads_spin_alike_under_make_under_the_command_line_and_in_the_bench():
+    assert re.findall(r"^export GOMP_SPINCOUNT \?= (\d+)$", (worker.TOP / "Makefile").read_text(), re.M) == [cli.SPINS]
+    assert worker.THREADS == {"GOMP_SPINCOUNT": cli.SPINS}

@@ -5,7 +5,7 @@ import json
 import models
 import pytest
 
-from r1repro import config, data
+from r1repro import data
 from r1repro.records import Refusal
 from r1repro.stages import evaluate
 from r1repro.tinyworld import arithmetic
@@ -16,10 +16,6 @@ def done(tmp_path_factory, tiny_base):
     return evaluate.run(
         models.small_evaluation(), tmp_path_factory.mktemp("e") / "run", tiny_base, models.SMALL_MACHINE
     )
-
-
-TWO_QUESTIONS = config.Machine(max_rows=1)
-"""With three samples a question, `evaluate.CHUNK` times one row are chunks of two questions."""
 
 
 def rows(folder):
@@ -73,13 +69,13 @@ def test_the_model_is_sampled_with_the_settings(tmp_path, tiny_base, monkeypatch
         return honest(model, prompts, num_outputs, **settings)
 
     monkeypatch.setattr(evaluate.sampler, "sample", watch)
-    evaluate.run(models.small_evaluation(seed=5), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+    evaluate.run(models.small_evaluation(seed=5), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     assert asked == [(2, 3, 0.6, 0.95, 12, 5)] * 3
 
 
 def test_answers_are_kept_as_they_are_counted(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setattr(evaluate, "texts_of", lambda samples: ["<answer> 1,024 </answer>"] * len(samples.length_N))
-    run = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+    run = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     assert {output["answer"] for row in rows(run) for output in row["outputs"]} == {"1024"}
 
 
@@ -92,10 +88,10 @@ def test_an_interrupted_evaluation_ends_with_the_same_samples(done, tmp_path, ti
             evaluate.sampler, "sample", lambda *a, **k: honest(*a, **k) if next(calls) < stop_after else 1 / 0
         )
         with pytest.raises(ZeroDivisionError):
-            evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+            evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     with open(tmp_path / "run" / "samples.jsonl", "a") as file:
         file.write(torn)
-    again = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+    again = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     for name in ("samples.jsonl", "summary.json"):
         assert (again / name).read_bytes() == (done / name).read_bytes()
 
@@ -104,12 +100,12 @@ def test_a_chunk_that_was_half_written_is_done_again(done, tmp_path, tiny_base, 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "summarise", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+            evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     file = tmp_path / "run" / "samples.jsonl"
     file.write_text("".join(line + "\n" for line in file.read_text(encoding="utf-8").split("\n")[:3]), encoding="utf-8")
     asked, honest = [], evaluate.sampler.sample
     monkeypatch.setattr(evaluate.sampler, "sample", lambda *a, **k: asked.append(k["question_keys"]) or honest(*a, **k))
-    evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, TWO_QUESTIONS)
+    evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     assert file.read_bytes() == (done / "samples.jsonl").read_bytes()
     ids = [int(row["id"], 16) for row in rows(done)]
     assert asked == [ids[2:4], ids[4:6]]  # in the chunks of an undisturbed run

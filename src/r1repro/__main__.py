@@ -13,10 +13,13 @@ from pathlib import Path
 
 from r1repro.records import Refusal
 
+SPINS = "10000"
+"""What a waiting thread of OpenMP spins before it sleeps; the Makefile says why so much."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # the Makefile says why
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.out:

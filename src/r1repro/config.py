@@ -185,7 +185,7 @@ class Machine:
     """Knobs of speed and memory.  They change no equation, and no number but for the order of floating-point sums."""
 
     micro_batch_tokens: int = 2048
-    """Ours: output tokens, padding included, that go through the policy at once; 2,048 stay in a CPU's cache."""
+    """Ours: output tokens that go through the policy at once, those of one output at least."""
 
     max_rows: int = 512
     """Ours: outputs sampled side by side."""

@@ -14,12 +14,11 @@ from r1repro import ledger
 from r1repro.algo.estimators import bootstrap
 from r1repro.ledger import SeedRuns
 from r1repro.records import Refusal
-from r1repro.run import read_json, write_json, write_text
+from r1repro.run import between_marks, read_json, write_json, write_text
 
 GOAL = 0.85
 FEWEST_QUESTIONS = 200
 FEWEST_SEEDS = 3
-MARKS = ("<!-- leaderboard -->", "<!-- /leaderboard -->")
 
 
 def finish(seed: SeedRuns) -> dict | None:
@@ -66,13 +65,10 @@ def join(tier: str, out: Path, name: str, file: Path, readme: Path) -> list[dict
     new = entry(name, ledger.of_the_ledger(ledger.read(tier, out)))
     rows = [row for row in (read_json(file) if file.exists() else []) if row["name"] != name]
     rows = sorted([*rows, new], key=lambda row: row["minutes"])
-    text = readme.read_text(encoding="utf-8")
-    if any(text.count(mark) != 1 for mark in MARKS):
-        raise Refusal(f"{readme} has no place for the table: put the lines {MARKS[0]} and {MARKS[1]} into it once")
+    text = between_marks(readme, "leaderboard", table(rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, rows)
-    before, after = text[: text.index(MARKS[0])], text[text.index(MARKS[1]) :]
-    write_text(readme, f"{before}{MARKS[0]}\n\n{table(rows)}\n{after}")
+    write_text(readme, text)
     return rows
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from r1repro import ledger, paper, plots
 from r1repro.ledger import SeedRuns
 from r1repro.records import Refusal
-from r1repro.run import read_json, speaking_of, write_json, write_text
+from r1repro.run import between_marks, read_json, speaking_of, write_json, write_text
 
 LARGEST_NOTEBOOK = 1_500_000
 LARGEST_REPORT = 20_000_000
 """Bytes.  The history of the repository must stay small, and a code host shows no larger notebook."""
 
-MARKS = ("<!-- results -->", "<!-- /results -->")
 """The README's table stands between these and is never typed by hand."""
 
 SIGN = {"reproduced": "++", "trend": "+", "contradicted": "--", "inconclusive": "?", "untestable": "o"}
@@ -56,9 +55,7 @@ def publish(tier: str, out: Path, reports: Path) -> Path:
     if found:
         raise Refusal(f"tier {tier} is not published: {found[0]}" + f" ({len(found) - 1} more)" * (len(found) > 1))
     readme = reports.parent / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if any(text.count(mark) != 1 for mark in MARKS) or text.index(MARKS[0]) > text.index(MARKS[1]):
-        raise Refusal(f"{readme} has no place for the results: put the lines {MARKS[0]} and {MARKS[1]} into it once")
+    between_marks(readme, "results", "")  # refuses before anything is written
 
     hide = {f"{reports.parent.resolve()}/": "", f"{out.parent.resolve()}/": "", f"{Path.home()}/": "~/"}
 
@@ -81,8 +78,7 @@ def publish(tier: str, out: Path, reports: Path) -> Path:
 
     folder = _replace(reports / tier, write)
     table = results_table(read_json(folder / "claims.json"), f"{reports.name}/{tier}/")
-    before, after = text[: text.index(MARKS[0])], text[text.index(MARKS[1]) :]
-    write_text(readme, f"{before}{MARKS[0]}\n\n{table}\n{after}")
+    write_text(readme, between_marks(readme, "results", table))
     return folder
 
 

@@ -297,6 +297,16 @@ def write_bytes(file: Path, data: bytes) -> None:
         os.replace(temporary, file)
 
 
+def between_marks(file: Path, mark: str, content: str) -> str:
+    """The text of a file, with ``content`` in the place of what stands between the lines ``<!-- mark -->`` and
+    ``<!-- /mark -->``.  Refusal where they do not stand there once, in that order."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if text.count(first) != 1 or text.count(last) != 1 or text.index(first) > text.index(last):
+        raise Refusal(f"{file} has no place for the {mark}: put the lines {first} and {last} into it once")
+    return f"{text[: text.index(first)]}{first}\n\n{content.strip()}\n\n{text[text.index(last) :]}"
+
+
 class speaking_of:
     """Turn a failure to write ``file`` (disk full, read-only) into one line that names it."""
 
