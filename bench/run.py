@@ -29,10 +29,10 @@ SPINNING = {"env.GOMP_SPINCOUNT": 300_000}
 BEST: dict[tuple[str, str], dict[str, Any]] = {
     ("rollout-16x16-short", TRL): SPINNING,
     ("rollout-16x16-long", TRL): SPINNING,
-    ("sample-32x16-1M", TRANSFORMERS): {},
-    ("sample-32x16-1M", VLLM): VLLM_CPU,
-    ("sample-32x16-20M", TRANSFORMERS): {},
-    ("sample-32x16-20M", VLLM): VLLM_CPU,
+    ("sample-32x16-1M", TRANSFORMERS): {"rows": 128},
+    ("sample-32x16-1M", VLLM): VLLM_CPU | {"block_size": 32, "eager": False},
+    ("sample-32x16-20M", TRANSFORMERS): {"rows": 128},
+    ("sample-32x16-20M", VLLM): VLLM_CPU | {"block_size": 32, "eager": False},
     ("sft-packed", TRL): SPINNING,
 }
 """(entry, peer) -> the peer's best settings, found by ``--tries``; `results/cpu-tries.json` has every figure."""
@@ -70,10 +70,16 @@ TRIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         for more in (
             {}, {"logprobs": None}, {"eager": False}, {"max_num_seqs": 256}, {"max_num_batched_tokens": 4096},
             {"block_size": 32}, {"block_size": 128}, SPINNING, {"env.VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+            {"block_size": 32, "eager": False},
         )
     ],
     ("sample-32x16-20M", VLLM): [
-        VLLM_CPU | more for more in ({}, {"eager": False}, {"max_num_seqs": 256}, {"block_size": 128}, SPINNING)
+        VLLM_CPU | more
+        for more in (
+            {}, {"eager": False}, {"max_num_seqs": 256}, {"block_size": 128}, SPINNING,
+            {"block_size": 32}, {"block_size": 32, "eager": False},
+            {"block_size": 32, "eager": False, "max_num_seqs": 256},
+        )
     ],
     ("sft-packed", TRL): [
         {}, {"micro_batch": 4}, {"micro_batch": 2}, {"micro_batch": 1}, EAGER, {"fused": True}, {"threads": 1},

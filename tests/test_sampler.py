@@ -320,3 +320,21 @@ def test_a_model_whose_weights_are_no_numbers_is_refused():
         sampler.sample(
             model, [[1, 2, 3], [1, 2, 4]], 2, key=(0, 0), question_keys=[1, 2], max_tokens=4, end=0, pad=1
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 5, 63, 64, 65, 1024, 1500])
+def test_a_draw_is_the_first_entry_that_passes(size):
+    """By blocks as by one sum over all; never an entry of probability 0, even at the ends of [0, 1)."""
+    generator = torch.Generator().manual_seed(size)
+    p_NV = torch.softmax(4 * torch.randn(4000, size, generator=generator), -1)
+    p_NV[:, ::3] *= torch.rand(4000, 1, generator=generator) < 0.5
+    p_NV[:, size // 2] += 1e-30
+    uniform_N1 = torch.rand(4000, 1, generator=generator, dtype=torch.float64)
+    uniform_N1[:200], uniform_N1[200:400] = 0.5 * 2.0**-32, 1 - 0.5 * 2.0**-32
+    drawn_N1 = sampler._passed(p_NV, uniform_N1)
+    assert (p_NV.gather(1, drawn_N1) > 0).all()
+    below_NV = p_NV.double().cumsum(-1)
+    plain_N1 = torch.searchsorted(below_NV, uniform_N1 * below_NV[:, -1:], right=True).clamp(max=size - 1)
+    differs_N = (drawn_N1 != plain_N1).squeeze(1)
+    edge_N1 = below_NV.gather(1, torch.minimum(drawn_N1, plain_N1)) - uniform_N1 * below_NV[:, -1:]
+    assert (edge_N1[differs_N].abs() < 1e-13).all() and differs_N.sum() < 10

@@ -10,7 +10,6 @@ hash makes from (seed, rollout, question, output, position).  So the tokens of a
 in the batch.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -85,39 +84,38 @@ def sample(
     waiting = [range(q, min(q + size, len(prompts))) for q in range(0, len(prompts), size)][::-1]
     missing_Q, rows = [num_outputs] * len(prompts), _Rows()
     bar = tqdm(total=num_rows, desc=progress, disable=progress is None, unit="output", leave=False)
+
+    def fits() -> bool:
+        return bool(waiting) and (not len(rows) or len(rows) + len(waiting[-1]) * num_outputs <= max_rows)
+
     with torch.inference_mode(), bar:
         common = policy.beginning(model, prompts)
         while waiting or len(rows):
-            while waiting and (not len(rows) or len(rows) + len(waiting[-1]) * num_outputs <= max_rows):
+            while fits():
                 chunk = waiting.pop()
                 shared = policy.prefix(model, [prompts[q] for q in chunk], common)
                 rows.admit(shared, torch.tensor(chunk), num_outputs, max_tokens)
             with attention.used_by(model, attention.ONE_TOKEN):
-                logits_NV = model(
-                    input_ids=rows.token_N[:, None],
-                    position_ids=(rows.start_N + rows.age_N)[:, None],
-                    past_key_values=rows.cohorts,
-                    use_cache=True,
-                ).logits[:, -1]
-            row_N, age_N = rows.row_N, rows.age_N
-            uniform_N = uniform(noise_N[row_N.numpy()], age_N.numpy())
-            token_N, logp_N = choose(logits_NV, uniform_N, temperature, top_p)
-            if not torch.isfinite(logp_N).all():
-                question = int(row_N[~torch.isfinite(logp_N)].min()) // num_outputs
-                raise Refusal(
-                    f"the model's log-probabilities are no numbers (question {question + 1} of {len(prompts)}): its "
-                    "weights are damaged or have diverged; take an earlier checkpoint"
-                )
-            every.tokens_NT[row_N, age_N], every.logp_NT[row_N, age_N] = token_N, logp_N
-            ended_N = (token_N == end) | (age_N == max_tokens - 1)
-            gone_N = row_N[ended_N]
-            every.length_N[gone_N], every.truncated_N[gone_N] = age_N[ended_N] + 1, token_N[ended_N] != end
-            rows.advance(token_N, ended_N)
-            bar.update(len(gone_N))
-            for q in (gone_N // num_outputs).tolist():
-                missing_Q[q] -= 1
-                if when_done and not missing_Q[q]:
-                    when_done(q, _of_question(every, q, num_outputs))
+                while len(rows) and not fits():
+                    row_N, age_N = rows.row_N, rows.age_N
+                    uniform_N = uniform(noise_N[row_N.numpy()], age_N.numpy())
+                    token_N, logp_N = choose(rows.logits_NV(model), uniform_N, temperature, top_p)
+                    if not torch.isfinite(logp_N).all():
+                        question = int(row_N[~torch.isfinite(logp_N)].min()) // num_outputs
+                        raise Refusal(
+                            f"the model's log-probabilities are no numbers (question {question + 1} of {len(prompts)}):"
+                            " its weights are damaged or have diverged; take an earlier checkpoint"
+                        )
+                    every.tokens_NT[row_N, age_N], every.logp_NT[row_N, age_N] = token_N, logp_N
+                    ended_N = (token_N == end) | (age_N == max_tokens - 1)
+                    gone_N = row_N[ended_N]
+                    every.length_N[gone_N], every.truncated_N[gone_N] = age_N[ended_N] + 1, token_N[ended_N] != end
+                    rows.advance(token_N, ended_N)
+                    bar.update(len(gone_N))
+                    for q in (gone_N // num_outputs).tolist():
+                        missing_Q[q] -= 1
+                        if when_done and not missing_Q[q]:
+                            when_done(q, _of_question(every, q, num_outputs))
     return every
 
 
@@ -145,6 +143,15 @@ class _Rows:
         self.start_N = torch.cat([self.start_N, shared.length_Q.repeat_interleave(num_outputs)])
         self.age_N = torch.cat([self.age_N, torch.zeros_like(row_N)])
 
+    def logits_NV(self, model: PreTrainedModel) -> Tensor:
+        """One forward pass of the newest tokens."""
+        return model(
+            input_ids=self.token_N[:, None],
+            position_ids=(self.start_N + self.age_N)[:, None],
+            past_key_values=self.cohorts,
+            use_cache=True,
+        ).logits[:, -1]
+
     def advance(self, token_N: Tensor, ended_N: Tensor) -> None:
         """Give each row its next token, and drop those that have ended."""
         self.token_N, self.age_N = token_N, self.age_N + 1
@@ -162,20 +169,36 @@ def choose(logits_NV: Tensor, uniform_N: Tensor, temperature: float, top_p: floa
     The token is the first whose cumulative probability passes the row's number from [0, 1).  With ``top_p`` below 1
     the most probable tokens are kept until their sum reaches it; the one that crosses it stays.
     """
-    logp_NV = torch.log_softmax(logits_NV if temperature == 1.0 else logits_NV / temperature, -1)
+    p_NV = torch.softmax(logits_NV if temperature == 1.0 else logits_NV / temperature, -1)
     index_NV = None
     if top_p < 1.0:
-        size = logp_NV.shape[-1]
         # What lies below (1 - top_p) / V cannot be in the nucleus, so there is no need to sort it.
-        width = max(1, int((logp_NV >= math.log((1 - top_p) / size)).sum(-1).max()))
-        logp_NV, index_NV = logp_NV.topk(width, -1)
-        before_NV = logp_NV.exp().cumsum(-1) - logp_NV.exp()
-        logp_NV = torch.log_softmax(logp_NV.masked_fill(before_NV >= top_p, -torch.inf), -1)
-    below_NV = logp_NV.exp().cumsum(-1, dtype=torch.float64)
-    wanted_N1 = uniform_N[:, None] * below_NV[:, -1:]
-    best_N1 = torch.searchsorted(below_NV, wanted_N1, right=True).clamp_(max=logp_NV.shape[-1] - 1)
+        width = max(1, int((p_NV >= (1 - top_p) / p_NV.shape[-1]).sum(-1).max()))
+        p_NV, index_NV = p_NV.topk(width, -1)
+        p_NV = p_NV.masked_fill(p_NV.cumsum(-1) - p_NV >= top_p, 0)
+        p_NV = p_NV / p_NV.sum(-1, keepdim=True)
+    best_N1 = _passed(p_NV, uniform_N[:, None])
     token_N1 = best_N1 if index_NV is None else index_NV.gather(-1, best_N1)
-    return token_N1.squeeze(1), logp_NV.gather(-1, best_N1).squeeze(1)
+    return token_N1.squeeze(1), p_NV.gather(-1, best_N1).squeeze(1).log()
+
+
+BLOCK = 64
+"""Probabilities are added up in blocks of so many, and one by one in the block that matters alone."""
+
+
+def _passed(p_NV: Tensor, uniform_N1: Tensor) -> Tensor:
+    """The first entry of each row whose cumulative sum passes that share of the row's sum: (N, 1)."""
+    size = p_NV.shape[-1]
+    block_NBW = torch.nn.functional.pad(p_NV, (0, -size % BLOCK)).unflatten(-1, (-1, BLOCK))
+    below_NB = block_NBW.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted_N1 = uniform_N1 * below_NB[:, -1:]
+    block_N1 = torch.searchsorted(below_NB, wanted_N1, right=True).clamp_(max=below_NB.shape[-1] - 1)
+    rest_N1 = wanted_N1 - torch.nn.functional.pad(below_NB, (1, 0)).gather(-1, block_N1)
+    inside_NW = block_NBW.gather(1, block_N1[..., None].expand(-1, -1, BLOCK)).squeeze(1).cumsum(-1, dtype=torch.float64)
+    # The two sums differ in their last digits: what is left of a block falls to its last entry that is not 0.
+    most_N1 = inside_NW[:, -1:].nextafter(torch.zeros_like(rest_N1))
+    inside_N1 = torch.searchsorted(inside_NW, rest_N1.minimum(most_N1), right=True)
+    return (block_N1 * BLOCK + inside_N1).clamp_(max=size - 1)
 
 
 def uniform(key_N: np.ndarray, position_N: np.ndarray) -> Tensor:
