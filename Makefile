@@ -42,7 +42,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-all smoke lab report base bench bench-tries bench-fixtures mutants clean doctor
+.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-all smoke lab report base bench bench-tries bench-fixtures mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -69,6 +69,12 @@ test: $(STAMP) ## every test, and every example in a docstring
 
 test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluation and report, 13 times each
 	R1REPRO_KILLS=13 $(RUN) -m pytest tests/test_kill.py
+
+test-graders: $(STAMP) ## 10,000 hostile answers among 2,000 right ones in disguise: none may pass, crash or stall
+	$(RUN) -m pytest tests/hostile_graders.py
+
+test-sandbox: $(STAMP) ## attacks on the sandbox (needs bubblewrap), then HumanEval and MBPP if R1REPRO_DATA has them
+	$(RUN) -m pytest tests/attacks_sandbox.py tests/canonical_code.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 

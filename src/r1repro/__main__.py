@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
     made.add_argument("--run-dir", required=True, help="folder for samples and summary")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
+    text = "give verdicts on answers, programs and formats, case by case"
+    made = verbs.add_parser("grade", help=text, description=text)  # its --out is a file, not the folder of runs
+    made.add_argument("--in", dest="source", required=True, metavar="CASES", help="file with a case of JSON a line")
+    made.add_argument("--out", dest="target", required=True, metavar="VERDICTS", help="file that the verdicts go to")
+    made.set_defaults(run=_grade, out=None)
     verb("report", _report, "join what the runs measured with the paper's numbers, into out/<tier>/report", tier)
     verb("publish", _publish, "make that report the committed one, in reports/<tier>", tier)
     made = verb("leaderboard", _leaderboard, "enter a tier's runs into the race of the README", tier)
@@ -139,6 +144,15 @@ def _evaluate(arguments) -> None:
     settings = config.r1_zero(arguments.tier, 0, config.parse_overrides(arguments.set))
     done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine)
     sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
+
+
+def _grade(arguments) -> None:
+    from r1repro import grade
+    from r1repro.run import read_lines
+
+    target = grade.grade_file(Path(arguments.source), Path(arguments.target))
+    for line in grade.summary(read_lines(target)):
+        sys.stdout.write(f"{line}\n")
 
 
 def _report(arguments) -> None:

@@ -233,7 +233,16 @@ def out_folder() -> Path:
 
 def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     with speaking_of(file), open(file, "a", encoding="utf-8") as f:
-        f.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        f.write("".join(_line(row) for row in rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    try:
+        line = json.dumps(row, ensure_ascii=False)
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as a model or a file may have it
+        line = json.dumps(row)
+    return line + "\n"
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

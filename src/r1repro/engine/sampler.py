@@ -194,7 +194,7 @@ def _passed(p_NV: Tensor, uniform_N1: Tensor) -> Tensor:
     wanted_N1 = uniform_N1 * below_NB[:, -1:]
     block_N1 = torch.searchsorted(below_NB, wanted_N1, right=True).clamp_(max=below_NB.shape[-1] - 1)
     rest_N1 = wanted_N1 - torch.nn.functional.pad(below_NB, (1, 0)).gather(-1, block_N1)
-    inside_NW = block_NBW.gather(1, block_N1[..., None].expand(-1, -1, BLOCK)).squeeze(1).cumsum(-1, dtype=torch.float64)
+    inside_NW = block_NBW[torch.arange(len(p_NV)), block_N1[:, 0]].cumsum(-1, dtype=torch.float64)
     # The two sums differ in their last digits: what is left of a block falls to its last entry that is not 0.
     most_N1 = inside_NW[:, -1:].nextafter(torch.zeros_like(rest_N1))
     inside_N1 = torch.searchsorted(inside_NW, rest_N1.minimum(most_N1), right=True)

@@ -8,9 +8,10 @@ import functools
 import logging
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 from r1repro.records import Question, Score
-from r1repro.rewards.worker import Worker
+from r1repro.rewards.worker import Pool
 
 MAX_CHARS = 2000
 """A longer final answer is unparsed: no reference answer of MATH has 200, and math-verify is slow on long text."""
@@ -20,9 +21,11 @@ _FULL_WIDTH = str.maketrans(
     "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19\uff0b\uff0d\u2212\uff0c\uff0e\u3002",
     "0123456789+--,..",
 )
-_INTEGER = re.compile(r"([+-]?)\s*([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)\.?")
+_INTEGER = re.compile(
+    r"([+-]?)\s*([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]{0,2}(?:[ \u00a0\u202f][0-9]{3})+)\.?"
+)
 
-_worker = Worker("r1repro.rewards.accuracy:verify", modules=["math_verify"])
+_workers = Pool("r1repro.rewards.accuracy:verify", modules=["math_verify"])
 
 
 def final_answer(text: str) -> str | None:
@@ -31,7 +34,8 @@ def final_answer(text: str) -> str | None:
     1. Thinking is not the answer: only what follows the last `</think>` counts (without one, the whole text does;
        that the tags are missing is the format reward's business).
     2. There, the last complete `<answer>...</answer>` block counts, or without one all of it.
-    3. In that, the last `\boxed{...}` with balanced braces is the answer; a block without a box is, whole.
+    3. In that, the last `\boxed{...}` with balanced braces is the answer (several count as one list where only "and"
+       or commas stand between them); a block without a box is, whole.
     An answer of nothing but spaces is none.
 
     Where the paper is silent:
@@ -47,21 +51,46 @@ def final_answer(text: str) -> str | None:
     said = text.rpartition("</think>")[2]
     begin = said.rfind("<answer>", 0, max(said.rfind("</answer>"), 0))
     block = said[begin + len("<answer>") :].partition("</answer>")[0] if begin >= 0 else None
-    box = _last_box(said if block is None else block)
+    box = _last_boxes(said if block is None else block)
     return ((block if box is None else box) or "").strip() or None
 
 
-def _last_box(text: str) -> str | None:
+_JOINT = re.compile(
+    r"""(?:\s|\\[()\[\],;:!\s]|\$|\\q?quad|(?:(?:\b[a-z]+\s+)?\b)(?:and|or)\b|[,;]|[A-Za-z](?:_(?:\{\w{1,9}\}|\w))?\s*=
+    |\\(?:text|mbox|textbf)\{[^{}]{0,30}\})*""",
+    re.VERBOSE,
+)
+_AND = re.compile(r"\b(?:and|or)\b|[,;]")
+
+
+def _last_boxes(text: str, side_by_side: bool = False) -> str | None:
+    r"""The last box, or the last ones where nothing but "and" or a comma stands between them, as one list.
+
+    Boxes ``side_by_side`` with nothing between them are a list in a reference answer, and not in an output.
+
+    >>> _last_boxes(r"$x = \boxed{1}$ and $y = \boxed{2}$"), _last_boxes(r"\boxed{1}, no: \boxed{2}")
+    ('1, 2', '2')
+    """
     if "\\boxed" not in text:
         return None
-    opened, last = [], (-1, -1)
+    opened, boxes = [], []
     for brace in _BRACES.finditer(text):
         if brace[0] == "}":
             if opened and (opening := opened.pop())[0].startswith("\\"):
-                last = max(last, (opening.end(), brace.start()))
+                boxes.append((opening.start(), opening.end(), brace.start()))
         elif brace[0] not in ("\\{", "\\}"):
             opened.append(brace)
-    return text[slice(*last)] if last[0] >= 0 else None
+    if not boxes:
+        return None
+    boxes.sort()
+    chosen = [boxes.pop()]
+    while boxes and boxes[-1][2] < chosen[0][0]:
+        between = text[boxes[-1][2] + 1 : chosen[0][0]]
+        joined = len(between) <= 80 and _AND.search(between) and _JOINT.fullmatch(between)
+        if not joined and not (side_by_side and not between.strip()):
+            break
+        chosen.insert(0, boxes.pop())
+    return ", ".join(text[begin:end].strip() for _, begin, end in chosen)
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -71,10 +100,10 @@ def normalise(answer: str) -> str:
     >>> [normalise(answer) for answer in (" +1,024. ", "007", "-0", "\uff14\uff12", "1,2", " x + 1 ")]
     ['1024', '7', '0', '42', '1,2', 'x + 1']
     """
-    integer = _INTEGER.fullmatch(answer.translate(_FULL_WIDTH).strip())
+    integer = _INTEGER.fullmatch(answer.translate(_FULL_WIDTH).strip().removeprefix("\\$").strip("$ "))
     if integer is None:
         return answer.strip()
-    digits = integer[2].replace(",", "").lstrip("0")
+    digits = re.sub(r"\D", "", integer[2]).lstrip("0")
     return ("-" if integer[1] == "-" else "") + digits if digits else "0"
 
 
@@ -93,12 +122,17 @@ def grade(gold: str, text: str) -> dict:
     answer = final_answer(text)
     if answer is None:
         return {"verdict": "unparsed", "reason": "no box and no answer block"}
+    return compare(gold, answer)
+
+
+def compare(gold: str, answer: str) -> dict:
+    """The verdict on a final answer: integers here, all else in the child process (`verify`)."""
     wanted, given = normalise(gold), normalise(answer)
     if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
         return {"verdict": "right" if wanted == given else "wrong", "reason": "integers"}
     if len(given) > MAX_CHARS:
         return {"verdict": "unparsed", "reason": f"an answer of more than {MAX_CHARS} characters"}
-    return _worker.call({"gold": wanted, "answer": given})
+    return _workers.call({"gold": wanted, "answer": given})
 
 
 MAX_DEPTH = 20
@@ -108,7 +142,9 @@ _DELIMITERS = re.compile(r"(\$\$?)([^$]+)\1|\\\(((?:(?!\\\)).)*)\\\)|\\\[((?:(?!
 _TEXT = re.compile(r"\\(?:text(?:normal|bf|it|rm)?|mbox|mathrm)\s*\{([^{}]*)\}")
 _WORD_ARGUMENT = re.compile(r"\\[A-Za-z]+\s*\{[^{}0-9\\]*\}")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9.,^])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?![0-9])")
-_PROSE = re.compile(r"(?!(?:sin|cos|tan|log|exp|sqrt|and)\b)(?<![A-Za-z\\])[A-Za-z]{3,}|[\u3400-\u9fff]")
+_PROSE = re.compile(
+    r"(?!(?:sin|cos|tan|log|exp|sqrt|and)\b)(?<![A-Za-z\\])[A-Za-z]{3,}|[\u0400-\u1fff\u3040-\u9fff\uac00-\ud7a3]"
+)
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[!,])(?=[0-9]{3}(?![0-9]))")
 _MIXED = re.compile(r"(?<![\w./])([0-9]+)\s+([0-9]+)/([0-9]+)(?![\w./])")
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[,;:!\s]|\\q?quad)+[0-9]")
@@ -127,14 +163,39 @@ def readable(answer: str) -> str | None:
     >>> readable("The answer is 5."), readable("3, or perhaps 5"), readable("1 1/2"), readable("5 6")
     ('5', None, '1\\frac{1}{2}', None)
     """
-    answer = answer.strip().removesuffix(".").strip()
+    answer = _mended(answer.strip().removesuffix(".").strip())
     if whole := _DELIMITERS.fullmatch(answer):
         answer = next(part for part in whole.groups()[1:] if part is not None).strip()
     answer = _MIXED.sub(r"\1\\frac{\2}{\3}", _THOUSANDS.sub("", answer))
-    if _PROSE.search(_WORD_ARGUMENT.sub(" ", answer)):
+    if is_prose(answer):
         parts = [found[0] for found in _DELIMITERS.finditer(answer)] or [found[0] for found in _NUMBER.finditer(answer)]
         return readable(parts[0]) if len(parts) == 1 else None
     return None if _SIDE_BY_SIDE.search(answer) or not _well_nested(answer) else answer or None
+
+
+_UPRIGHT = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([ei])\s*\}")
+_TRIG_POWER = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*\^\s*(?:\{([0-9]+)\}|([0-9]))\s*([A-Za-z]\b|\\(?:theta|alpha|beta|phi|pi)\b)"
+)
+
+
+_REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\overline\s*\{?([0-9]{1,9})\}?")
+
+
+def _fraction(whole: str, once: str, again: str) -> str:
+    shift, nines = 10 ** len(once), 10 ** len(again) - 1
+    return rf"\frac{{{int(whole + once + again) - int(whole + once or 0)}}}{{{shift * nines}}}"
+
+
+def _mended(answer: str) -> str:
+    r"""Writings that math-verify does not know, in one that it does.
+
+    >>> _mended(r"\sin^2t"), _mended(r"\mathrm{e}^2"), _mended(r"0.\overline{3}")
+    ('\\sin^{2}(t)', 'e^2', '\\frac{3}{9}')
+    """
+    answer = re.sub(r"(?<!\\)%", r"\\%", _UPRIGHT.sub(r"\1", answer)).replace("\\varnothing", "\\emptyset")
+    answer = _REPEATING.sub(lambda m: _fraction(*m.groups()), answer)
+    return _TRIG_POWER.sub(r"\1^{\2\3}(\4)", answer).rstrip("\\ ")
 
 
 def _well_nested(answer: str) -> bool:
@@ -156,10 +217,29 @@ def verify(payload: dict) -> dict:
         question; so for an integer reference an answer with +, -, *, /, : or a power left between numbers is wrong
         (after the last "=", if there is one; `\frac{6}{2}` and "5 * 10^3" are taken as ways of writing a number).
     """
-    gold, answer = _words(payload["gold"]), _words(payload["answer"])
-    if not re.search(r"[0-9\\]", gold) and (_PROSE.search(gold) or re.fullmatch("[A-Z]", gold)):
-        return {"verdict": "right" if gold.casefold() == answer.casefold() else "wrong", "reason": "words"}
-    wanted, text = _parse_gold(payload["gold"]), readable(payload["answer"])
+    gold, answer = _last_boxes(payload["gold"], side_by_side=True) or payload["gold"], payload["answer"]
+    found = _compare(gold, answer)
+    if found["verdict"] != "right" and len(wanted := _parts(gold)) == len(given := _parts(answer)) > 1:
+        for one in wanted:
+            same = next((other for other in given if _same_part(one, other)), None)
+            if same is None:
+                return {"verdict": "wrong", "reason": "a list: one of its parts is missing"}
+            given.remove(same)
+        return {"verdict": "right", "reason": "a list, part by part"}
+    return found
+
+
+def _compare(gold: str, answer: str) -> dict:
+    if is_words(gold):
+        same = _words(gold).casefold() == _words(answer).casefold()
+        return {"verdict": "right" if same else "wrong", "reason": "words"}
+    if _DECIMAL.fullmatch(gold.strip("$ ")) and _DECIMAL.fullmatch(answer.strip("$ ")):
+        gold, answer = gold.replace(",", "."), answer.replace(",", ".")
+    if _NUMERIC.fullmatch(_TEXT.sub("", gold)):
+        answer = _UNIT.sub(r"\1", answer)
+    if (ratio := _ratio(gold)) and (other := _ratio(answer)):
+        return {"verdict": "right" if ratio == other else "wrong", "reason": "ratios"}
+    wanted, text = _parse_gold(gold), readable(answer)
     if not wanted:
         return {"verdict": "error", "reason": "math-verify cannot parse the reference answer"}
     result = _POWER_OF_TEN.sub("", _TEXT.sub("m", (text or "").rpartition("=")[2]))
@@ -172,6 +252,82 @@ def verify(payload: dict) -> dict:
 
     equal = math_verify.verify(wanted, given, timeout_seconds=None, raise_on_error=True)
     return {"verdict": "right" if equal else "wrong", "reason": "math-verify"}
+
+
+_NUMERIC = re.compile(r"[-$0-9.,\s]+")
+_UNIT = re.compile(
+    r"([0-9])\s*(?:[kcmd]?m|km/h|m/s|mph|[km]?g|s|h|min|ft|in|lbs?|oz|m?[lL]|[kM]?J|k?N|k?W|V|Hz|K|\u00b0C?)"
+    r"(?:\s*(?:\^\s*\{?[23]\}?|[\u00b2\u00b3]))?\s*\.?\s*$"
+)
+"""A unit after a number, where the reference is a number."""
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+|-?(?:0,[0-9]+|[1-9][0-9]*,(?:[0-9]{1,2}|[0-9]{4,}))")
+"""A decimal fraction, also with a comma where that cannot be one of thousands; only ever held against another."""
+
+
+def is_prose(text: str) -> bool:
+    """Whether there are words in a text, beyond those in LaTeX and the names of functions."""
+    return bool(_PROSE.search(_WORD_ARGUMENT.sub(" ", text)))
+
+
+def is_words(gold: str) -> bool:
+    """Whether a reference answer is words, or a letter, and no mathematics."""
+    words = _words(gold)
+    return not re.search(r"[0-9\\]", words) and bool(_PROSE.search(words) or re.fullmatch("[A-Z]", words))
+
+
+_NAMED = re.compile(r"\s*([A-Za-z](?:_(?:\{\w+\}|\w))?)\s*=(.*)", re.DOTALL)
+
+
+def _same_part(gold: str, answer: str) -> bool:
+    """Whether two parts of lists are equal; where both have a name ("x = 3"), the names too."""
+    named, other = _NAMED.fullmatch(gold), _NAMED.fullmatch(answer)
+    if named and other and named[1] != other[1]:
+        return False
+    gold, answer = named[2] if named else gold, other[2] if other else answer
+    return gold.split() == answer.split() or _compare(gold, answer)["verdict"] == "right"
+
+
+_SPLIT = re.compile(
+    r"\\q?quad|\\(?:text|mbox)\s*\{\s*(?:and|or|,)\s*\}|\b(?:and|or)\b|;|,(?!(?<=[0-9],)[0-9]{3}(?![0-9]))"
+)
+
+
+def _parts(answer: str) -> list[str]:
+    r"""What stands side by side in a list, outside all brackets: for a tuple or an interval only itself.
+
+    >>> _parts(r"x = 1,000 \text{ and } y = 2"), _parts("(1, 2), (3, 4)"), _parts("$3,5$")
+    (['x = 1,000', 'y = 2'], ['(1, 2)', '(3, 4)'], ['3', '5'])
+    """
+    if len(answer) > MAX_CHARS:
+        return []
+    answer = re.sub(r"\$|\\[()\[\]]|\\boxed", " ", answer)
+    depth, depths = 0, []
+    for character in answer:
+        depth += character in "({["
+        depths.append(depth)
+        depth -= character in ")}]"
+    parts, begin = [], 0
+    for cut in _SPLIT.finditer(answer):
+        if depths[cut.start()] == 0:
+            parts.append(answer[begin : cut.start()])
+            begin = cut.end()
+    parts = [part.strip() for part in [*parts, answer[begin:]]]
+    return [part for part in parts if part]
+
+
+_RATIO = re.compile(r"[0-9.]+(?:\s*(?::|\\colon)\s*[0-9.]+)+")
+
+
+def _ratio(answer: str) -> list[Fraction] | None:
+    """The shares that "7 : 32" gives, or None for anything else."""
+    text = re.sub(r"\$|\\[()\[\],;!]", "", answer).rpartition("=")[2].strip(" .")
+    if not _RATIO.fullmatch(text) or len(text) > 100:
+        return None
+    try:
+        numbers = [Fraction(number) for number in re.split(r":|\\colon", text.replace(" ", ""))]
+        return [number / sum(numbers) for number in numbers]
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _parse(text: str | None) -> list:

@@ -30,7 +30,7 @@ RENEW_CALLS = 20_000
 OUT_OF_MEMORY = 77
 """Exit status by which a child says that it ran into its limit of memory."""
 
-_WORKERS: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+_WORKERS: "weakref.WeakSet[Worker | Pool]" = weakref.WeakSet()
 
 
 class Worker:
@@ -163,6 +163,31 @@ class Worker:
             child.stdout.close()
             child.returncode = 0  # not ours to wait for
         self._child, self._finalizer, self._lock = None, None, threading.Lock()
+
+
+class Pool:
+    """Workers of one function for as many threads as call at the same time, at most one a core."""
+
+    def __init__(self, target: str, **limits):
+        self._make = lambda: Worker(target, **limits)
+        self._forget()
+        _WORKERS.add(self)
+
+    def call(self, payload: dict) -> dict:
+        """The reply to one payload (`Worker.call`), from a worker that no other thread has."""
+        with self._free:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                worker = self._make()
+            try:
+                return worker.call(payload)
+            finally:
+                self._idle.append(worker)
+
+    def _forget(self) -> None:
+        self._idle: list[Worker] = []
+        self._free = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 def _end(child: subprocess.Popen, patience_s: float = 0) -> int:
