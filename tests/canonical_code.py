@@ -28,17 +28,18 @@ def _made_wrong(f):
 WRONG = {
     "none": "return None",
     "negated": "return (not x) if isinstance(x, bool) or x is None else -x if isinstance(x, (int, float, complex)) "
-    "else x[::-1] if isinstance(x, (str, list, tuple)) else None",
+    "else x[::-1] if isinstance(x, (str, list, tuple)) and x != x[::-1] else (x,)",
     "off-by-one": "return x + 1 if isinstance(x, (int, float, complex)) else x + x[:1] + type(x)(' ' if isinstance(x, str) "
     "else [0]) if isinstance(x, (str, list, tuple)) else 0",
 }  # fmt: skip
 
 SURVIVORS = {
     "none": set(),
-    "negated": set(),
+    "negated": {"MBPP/371", "MBPP/627"},
     "off-by-one": set(),
 }
-"""Tasks whose tests pass a solution that is wrong in this way."""
+"""Tasks that pass a solution made wrong in this way.  These two call themselves an even number of times on the way to
+what is tested, so the sign returns."""
 
 
 def rows(name):

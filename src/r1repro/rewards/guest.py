@@ -82,6 +82,8 @@ def decode(value, objects):
         return int(given, 16)
     if name in ("Fraction", "Decimal"):
         return getattr(__import__(name.lower() + "s" * (name == "Fraction")), name)(given)
+    if name == "builtin":
+        return getattr(__import__("builtins"), given)
     if name == "range":
         return range(*value[1:])
     if name == "complex":

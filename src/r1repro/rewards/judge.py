@@ -156,6 +156,8 @@ def encode(value):
         return ("range", value.start, value.stop, value.step)
     if kind in (Fraction, Decimal):
         return (kind.__name__, str(value))
+    if getattr(value, "__module__", "") == "builtins" and getattr(builtins, getattr(value, "__name__", ""), 0) is value:
+        return ("builtin", value.__name__)
     if hasattr(value, "__next__"):
         return ("iterator", [encode(x) for x in value])
     raise TypeError(f"a test hands over a {kind.__name__}, which is no data")

@@ -17,7 +17,7 @@ _STATES = re.compile(
     r"|\u7b54\u6848(?:\u662f|\u4e3a|\u70ba|\uff1a|:)|\u7b54\u3048\u306f",
     re.IGNORECASE,
 )
-_HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
+_HOPE = re.compile(r"\.?\s{0,9}I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?](?=\s|$|\*)|[\u3002\uff01\uff1f]|\n")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _FORMULA = re.compile(r"\$\$?[^$\n]{1,400}\$\$?|\\\((?:(?!\\\)).){1,400}\\\)|\\\[(?:(?!\\\]).){1,400}\\\]", re.DOTALL)
@@ -29,7 +29,7 @@ _NUMBER = re.compile(
 def stated_answer(text: str) -> str | None:
     r"""The answer that a text states, or None (unparsed).
 
-    1. A box or an answer block, as the accuracy reward finds it.
+    1. A box or an answer block, as the accuracy reward finds it; a box that never closes is no answer.
     2. Else what follows the last "the answer is", "A:", "####" or its like (six languages), up to the end of the
        sentence and after its last "is", if that is one number or formula.  If it is not, there is no answer.
     3. Else, of the last line that has any: the last bold text with a digit, formula or number.
@@ -43,6 +43,8 @@ def stated_answer(text: str) -> str | None:
     if strict is not None:
         return strict
     said = _HOPE.sub("", _CHAT.split(text.rpartition("</think>")[2])[0])[-20 * MAX_CHARS :]
+    if "\\boxed" in said:  # it never closes
+        return None
     states = list(_STATES.finditer(said))
     if states:
         rest = _rest(said, states[-1].end())
