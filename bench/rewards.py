@@ -34,7 +34,9 @@ def own(name: str, questions: list, texts: list[str]) -> list[float]:
         return [score.value for score in format.format_scores(questions, texts)]
     if name == "language_reward":
         return [language.language_share(text, q.language) for q, text in zip(questions, texts, strict=True)]
-    return [1.0 if code.grade(code.program_of(text), "assert f(1) == 2")["verdict"] == "right" else 0.0 for text in texts]
+    return [
+        1.0 if code.grade(code.program_of(text), "assert f(1) == 2")["verdict"] == "right" else 0.0 for text in texts
+    ]
 
 
 def main() -> int:

@@ -56,7 +56,11 @@ def human_eval():
 def mbpp():
     for row in rows("mbpp/mbpp.jsonl"):
         tests = "\n".join([*row["test_list"], *row["challenge_test_list"]]).replace("\r", "")
-        called = [n.func.id for n in ast.walk(ast.parse(row["test_list"][0])) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        called = [
+            n.func.id
+            for n in ast.walk(ast.parse(row["test_list"][0]))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
         defined = re.findall(r"^(?:def|class)\s+(\w+)", row["code"], re.MULTILINE)
         name = next(n for n in called if n in defined)
         yield f"MBPP/{row['task_id']}", row["code"] + "\n" + row["test_setup_code"], name, tests

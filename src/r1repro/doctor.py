@@ -13,6 +13,7 @@ import torch
 
 from r1repro import config, paper
 from r1repro.records import Refusal
+from r1repro.rewards import sandbox
 from r1repro.run import out_folder
 from r1repro.tinyworld import base, tokenizer
 
@@ -41,6 +42,7 @@ def report() -> Iterator[tuple[str, str, str]]:
         yield "ok", "gpu", f"{torch.cuda.get_device_name()}, {gigabytes:.0f} GiB"
     else:
         yield "note", "gpu", "none that torch sees; tiers smoke and cpu need none"
+    yield _sandbox()
     yield _asset("paper data", lambda: str(paper.folder().name))
     yield _asset("base model", lambda: f"{base.folder('tiny-1m').name}, {base.digest(base.folder('tiny-1m'))[:12]}")
     yield _asset("tokenizer", lambda: f"{tokenizer.VOCABULARY} entries, {tokenizer.digest()[:12]}")
@@ -49,6 +51,14 @@ def report() -> Iterator[tuple[str, str, str]]:
     found = f"{len(list(data.iterdir()))} entries in {data}" if data.is_dir() else f"no folder {data}"
     yield "ok" if data.is_dir() else "note", "R1REPRO_DATA", f"{found}; only graders' extra tests read it"
     yield "ok", "will run", f"tiers {', '.join(config.RUNNABLE)}: `make reproduce TIER=...`"
+
+
+def _sandbox() -> tuple[str, str, str]:
+    if why := sandbox.refusal():
+        return "note", "sandbox", f"only for grading programs: {why}"
+    mode = sandbox.isolation()
+    kind = {"root": "a user of its own for each program", "user": "a user namespace for each program"}
+    return ("ok" if mode in kind else "note"), "sandbox", f"bubblewrap, {kind[mode]}" if mode in kind else "none"
 
 
 def _package(name: str, how: str) -> tuple[str, str, str]:

@@ -94,6 +94,15 @@ def isolation() -> str:
     )
 
 
+def refusal() -> str:
+    """Why no program is run here, in one line; "" where programs run in isolation, or without it by the user's will."""
+    try:
+        isolation()
+    except Refusal as refused:
+        return str(refused)
+    return ""
+
+
 def bwrap(mode: str, limits: Limits) -> list[str]:
     """The command that makes a sandbox, up to the words of what runs in it."""
     words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
