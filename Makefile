@@ -42,7 +42,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-all smoke lab report base bench bench-tries bench-fixtures mutants clean doctor
+.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
@@ -102,6 +102,9 @@ doctor: $(STAMP) ## what this machine has, what will run on it, what is missing
 clean: ## remove out/ (runs, executed notebooks, local report), keep the environment
 	@if [ -e out ]; then echo "removing out/, `du -sh out | cut -f1`"; rm -rf out; \
 	else echo 'nothing to remove: there is no out/'; fi
+
+bench-rewards: $(BENCH) ## TRL's own trainer with our rewards, each compared with ours
+	$(BENCH_RUN) -m bench.rewards
 
 bench-fixtures: $(BENCH) ## record TRL's losses anew, which `make test` compares ours with
 	$(BENCH_RUN) -m bench.fixtures

@@ -411,6 +411,13 @@ class T(Same, tuple): __hash__ = tuple.__hash__
         assert verdict(f"{program}\ndef f(x): return {returned}", tests) == "wrong", tests
 
 
+@pytest.mark.parametrize("returned", ["object()", "lambda: 2", "E", "E()", "iter([])", "f", "print"])
+def test_an_object_is_not_unequal_to_anything_either(returned):
+    program = f"class E:\n    pass\ndef f(x): return {returned}"
+    for tests in ("assert f(1) != 3", "assert f(1)", "assert f(1) not in [3]", "assert not f(1) == 3"):
+        assert verdict(program, tests) == "wrong", tests
+
+
 @pytest.mark.parametrize(
     "trick",
     [

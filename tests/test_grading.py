@@ -10,7 +10,7 @@ import pytest
 from r1repro import grade
 from r1repro.__main__ import main
 from r1repro.records import Question, Refusal
-from r1repro.rewards import code, ecosystem, kinds
+from r1repro.rewards import code, ecosystem, kinds, sandbox
 from r1repro.rewards.stated import stated_answer, stated_letter, stated_words
 from r1repro.run import read_lines
 
@@ -54,6 +54,7 @@ def test_stated_answers(text, answer):
         (r"\boxed{\text{(E)}}", "E"),
         ("The answer is (A) or (G). However (A) is closer, so the answer is (A).", "A"),
         ("The answer is (A) or (B).", None),
+        ("The answer is C or D.", None),
         ("A B C D", None),
         ("The answer is a tree.", None),
         ("I would guess.", None),
@@ -243,6 +244,20 @@ def test_a_grader_that_fails_gives_none_to_trl_and_0_to_verl():
     assert ecosystem.accuracy_reward([r"\boxed{x}"], answer=[r"\frac{"]) == [None]
     found = ecosystem.compute_score("math", r"<think>.</think> \boxed{x}", r"\frac{")
     assert found == {"score": 1.0, "accuracy": 0.0, "format": 1.0, "verdict": "error"}
+
+
+def test_without_bubblewrap_no_program_runs(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv(sandbox.UNSAFE, raising=False)
+    sandbox.isolation.cache_clear()
+    try:
+        assert sandbox.refusal().startswith(
+            "bubblewrap (bwrap) is not installed, so no program of a model is run: install"
+        )
+        with pytest.raises(Refusal, match=sandbox.UNSAFE):
+            sandbox.run("print(1)")
+    finally:
+        sandbox.isolation.cache_clear()
 
 
 if shutil.which("bwrap"):  # programs run in isolation or not at all; `make test-sandbox` has the attacks

@@ -20,7 +20,9 @@ def test_a_mutant_applies_and_its_tests_exist(mutant):
     for test in mutant["tests"]:
         name, _, function = test.partition("::")
         tests = ast.parse((Path(__file__).parent / name).read_text(encoding="utf-8"))
-        assert not function or function in {node.name for node in tests.body if isinstance(node, ast.FunctionDef)}, test
+        assert not function or function in {
+            node.name for node in ast.walk(tests) if isinstance(node, ast.FunctionDef)
+        }, test
 
 
 def test_no_two_mutants_have_one_name_or_are_the_same():
