@@ -78,7 +78,7 @@ def isolation() -> str:
     """
     why = "bubblewrap (bwrap) is not installed"
     if shutil.which("bwrap"):
-        mode = "root" if os.getuid() == 0 else "user"
+        mode = "root" if _is_root() else "user"
         words = [*bwrap(mode, Limits()), *_python(Limits(), fresh_uid(mode), -1, 2)]
         done = subprocess.run(words, input=b"8\nprint(6)", capture_output=True, env={})
         if done.stdout == b"6\n":
@@ -92,6 +92,13 @@ def isolation() -> str:
         f"{why}, so no program of a model is run: install Debian's or Ubuntu's package bubblewrap (Linux only), or set "
         f'{UNSAFE}="{UNSAFE_VALUE}", which gives every such program your files, your network and your rights'
     )
+
+
+def _is_root() -> bool:
+    """Whether this is the machine's root: its programs need users of their own, as no limit of processes binds it.
+    The root of a container without privileges is another user outside, whom the limit binds."""
+    mapped = Path("/proc/self/uid_map").read_text().split()
+    return os.getuid() == 0 and mapped[:2] == ["0", "0"] and int(mapped[2]) > 1 << 31
 
 
 def refusal() -> str:
@@ -126,7 +133,7 @@ def bwrap(mode: str, limits: Limits) -> list[str]:
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
     words += ["--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/dev/shm"]
-    return [*words, "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 PYTHON = [os.path.realpath(sys._base_executable), "-I", "-S", "-B", "-X", "utf8", "-c"]
