@@ -119,7 +119,8 @@ def _moves(output: dict) -> bool:
 def _notebooks(tier: str, out: Path, seed: int) -> list[Path]:
     """Executed notebooks in reading order: those of the tier, and those of its first seed."""
     places = [out / tier / "notebooks", out / tier / f"seed-{seed}" / "notebooks"]
-    return sorted((path for place in places for path in place.glob("*.ipynb")), key=lambda path: path.name)
+    found = (path for place in places for path in place.glob("*.ipynb") if not path.name.endswith(".running.ipynb"))
+    return sorted(found, key=lambda path: path.name)
 
 
 def _replace(folder: Path, write: Callable[[Path], None]) -> Path:
