@@ -79,10 +79,19 @@ def grade(program: str | None, tests: str, limits: Limits | None = None) -> dict
     """The verdict on one program, with its reason: {"verdict": ..., "reason": ...}."""
     if program is None or not program.strip():
         return {"verdict": "unparsed", "reason": "no program"}
-    with contextlib.suppress(ValueError, TypeError, KeyError):
+    pairs = _pairs(tests)
+    if pairs is None:
+        return _by_script(program, tests, limits or Limits())
+    return _by_output(program, pairs, limits or Limits())
+
+
+def _pairs(tests: str) -> list[tuple[str, str]] | None:
+    """(input, output) of each test, or None where the tests are a script."""
+    try:
         given = json.loads(tests)
-        return _by_output(program, list(zip(given["inputs"], given["outputs"], strict=True)), limits or Limits())
-    return _by_script(program, tests, limits or Limits())
+        return list(zip(given["inputs"], given["outputs"], strict=True))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _by_output(program: str, pairs: list[tuple[str, str]], limits: Limits) -> dict:

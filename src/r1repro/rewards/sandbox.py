@@ -112,7 +112,14 @@ def refusal() -> str:
 
 def bwrap(mode: str, limits: Limits) -> list[str]:
     """The command that makes a sandbox, up to the words of what runs in it."""
-    words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    words = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     if mode == "root":  # to become a user of its own, before the program's first line
         words += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
@@ -162,7 +169,8 @@ class Sandbox:
         mode = isolation()
         words = _python(limits, fresh_uid(mode), channel.fileno() if channel else -1, ready)
         if mode != "none":
-            words = ["bwrap", "--die-with-parent", *bwrap(mode, limits)[1:], *words]  # the parent is this thread
+            first, *rest = bwrap(mode, limits)
+            words = [first, "--die-with-parent", *rest, *words]  # the parent is this thread
         self._folder = tempfile.TemporaryDirectory() if mode == "none" else None
         try:
             self.child = subprocess.Popen(
