@@ -243,7 +243,7 @@ def _compare(gold: str, answer: str) -> dict:
     if is_words(gold):
         same = _words(gold).casefold() == _words(answer).casefold()
         return {"verdict": "right" if same else "wrong", "reason": "words"}
-    if _DECIMAL.fullmatch(gold.strip("$ ")) and _DECIMAL.fullmatch(answer.strip("$ ")):
+    if _DECIMAL.fullmatch(gold.strip("$ ")) and _WITH_COMMA.fullmatch(answer.strip("$ ")):
         gold, answer = gold.replace(",", "."), answer.replace(",", ".")
     if _NUMERIC.fullmatch(_TEXT.sub("", gold)):
         answer = _UNIT.sub(r"\1", answer)
@@ -270,8 +270,10 @@ _UNIT = re.compile(
     r"(?:\s*(?:\^\s*\{?[23]\}?|[\u00b2\u00b3]))?\s*\.?\s*$"
 )
 """A unit after a number, where the reference is a number."""
-_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+|-?(?:0,[0-9]+|[1-9][0-9]*,(?:[0-9]{1,2}|[0-9]{4,}))")
-"""A decimal fraction, also with a comma where that cannot be one of thousands; only ever held against another."""
+_DECIMAL = re.compile(r"-?(?:[0-9]+\.[0-9]+|0,[0-9]+)")
+_WITH_COMMA = re.compile(r"-?(?:0[.,][0-9]+|[1-9][0-9]*,(?:[0-9]{1,2}|[0-9]{4,}))")
+"""A decimal fraction with a comma that cannot be one of thousands; read so where the reference is a decimal fraction,
+since "3,5" may also be a list."""
 
 
 def is_prose(text: str) -> bool:
