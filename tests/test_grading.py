@@ -55,6 +55,8 @@ def test_stated_answers(text, answer):
         ("The answer is (A) or (G). However (A) is closer, so the answer is (A).", "A"),
         ("The answer is (A) or (B).", None),
         ("The answer is C or D.", None),
+        ("The answer is definitely not B.", None),
+        ("The answer is neither B nor C.", None),
         ("A B C D", None),
         ("The answer is a tree.", None),
         ("I would guess.", None),

@@ -17,6 +17,7 @@ _STATES = re.compile(
     r"|\u7b54\u6848(?:\u662f|\u4e3a|\u70ba|\uff1a|:)|\u7b54\u3048\u306f",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"\b(?:not|never|cannot|neither|nor)\b", re.IGNORECASE)
 _HOPE = re.compile(r"\.?\s{0,9}I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?](?=\s|$|\*)|[\u3002\uff01\uff1f]|\n")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
@@ -48,7 +49,7 @@ def stated_answer(text: str) -> str | None:
     states = list(_STATES.finditer(said))
     if states:
         rest = _rest(said, states[-1].end())
-        return None if re.search(r"\bnot\b", rest) else _one(re.split(r"\b(?:is|are|equals)\b", rest)[-1].strip())
+        return None if _DENIED.search(rest) else _one(re.split(r"\b(?:is|are|equals)\b", rest)[-1].strip())
     for line in reversed(said.splitlines()):
         parts = [*_FORMULA.finditer(line), *_NUMBER.finditer(line)]
         parts += [bold for bold in _BOLD.finditer(line) if re.search("[0-9]", bold[1])]
@@ -115,7 +116,7 @@ def stated_letter(text: str, question: str = "") -> str | None:
         rest = said[states[-1].end() :].lstrip(" :*\n\t\uff1a")
         found = _first_letter(rest)
         if found is None and (words := _WORDS.match(rest)):
-            found = None if re.match(r"not\b", rest) else _first_letter(rest[words.end() :])
+            found = None if _DENIED.search(words[0]) else _first_letter(rest[words.end() :])
         return found or _option(_SENTENCE.split(rest)[0], question)
     if re.match(rf"\s*{_LETTER}\s*(?:[.:)]|$)", said):
         return _first_letter(said)
