@@ -43,7 +43,7 @@ def stated_answer(text: str) -> str | None:
     strict = final_answer(text)
     if strict is not None:
         return strict
-    said = _HOPE.sub("", _CHAT.split(text.rpartition("</think>")[2])[0])[-20 * MAX_CHARS :]
+    said = _said(text)
     if "\\boxed" in said:  # it never closes
         return None
     states = list(_STATES.finditer(said))
@@ -60,6 +60,11 @@ def stated_answer(text: str) -> str | None:
     return None
 
 
+def _said(text: str) -> str:
+    """What follows the thinking, up to the next turn of a chat; the end of it, where it is long."""
+    return _HOPE.sub("", _CHAT.split(text.rpartition("</think>")[2])[0])[-20 * MAX_CHARS :]
+
+
 def _rest(said: str, begin: int) -> str:
     """What follows a statement, to the end of its sentence."""
     return _SENTENCE.split(said[begin:].lstrip(" :*\n\t\uff1a"))[0].rstrip(" *")
@@ -74,7 +79,7 @@ def stated_words(text: str) -> str | None:
     strict = final_answer(text)
     if strict is not None:
         return strict
-    said = _HOPE.sub("", _CHAT.split(text.rpartition("</think>")[2])[0])[-20 * MAX_CHARS :]
+    said = _said(text)
     states = list(_STATES.finditer(said))
     return _rest(said, states[-1].end()) if states else said.strip()
 
@@ -110,7 +115,7 @@ def stated_letter(text: str, question: str = "") -> str | None:
     strict = final_answer(text)
     if strict is not None:
         return _first_letter(strict, whole=True) or _option(strict, question)
-    said = _CHAT.split(text.rpartition("</think>")[2])[0][-20 * MAX_CHARS :]
+    said = _said(text)
     states = [m for m in _STATES.finditer(said) if not m[0].startswith("#")]
     if states:
         rest = said[states[-1].end() :].lstrip(" :*\n\t\uff1a")
