@@ -48,6 +48,12 @@ class Question:
 
     family: str
 
+    kind: str = "answer"
+    """How it is judged: ``answer`` by its final answer, ``program`` by running it, ``open`` by a reward model."""
+
+    requirements: tuple[tuple[str, str], ...] = ()
+    """What the reply to an open question is to hold, (name, value): for the hidden rule, never for a reward."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:

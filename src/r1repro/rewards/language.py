@@ -4,17 +4,22 @@ Where the paper is silent:
     How words are segmented, how their language is told, and what formulas count.  Here the script decides: a run of
     Latin letters (with inner apostrophes) is one English word, each CJK ideograph is one Chinese word, a run of other
     letters is one word of neither.  Digits, punctuation, tags, LaTeX commands and what stands between dollar signs,
-    `\\(...\\)` or `\\[...\\]` are no words, nor is a single letter ("let x be ..."), except "a" and "I".  So German
-    counts as English, and Chinese weighs more than by words of a dictionary (about 1.5 ideographs each).
+    `\\(...\\)` or `\\[...\\]` are no words, nor is a single letter ("let x be ...", "so A."), except "a", "I", and "A"
+    before another word.  So German counts as English, and Chinese weighs more than by words of a dictionary (about 1.5
+    ideographs each).
 """
 
 import re
+from collections.abc import Sequence
 
-from r1repro.records import Refusal
+from r1repro.records import Question, Refusal, Score
 
 _LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_LATIN}]+(?:['\u2019][{_LATIN}]+)*|[{_IDEOGRAPHS}]|[^\W\d_{_LATIN}{_IDEOGRAPHS}]+")
+_LABEL = re.compile(rf"(?<![{_LATIN}'\u2019])A(?! ?[{_LATIN}'\u2019])")
+"""The letter of an option."""
+
 _OF = {"en": re.compile(f"[{_LATIN}]"), "zh": re.compile(f"[{_IDEOGRAPHS}]")}
 _NO_WORDS = re.compile(
     r"</?(?:think|answer)>|\$\$[^$]*\$\$|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\\\([^()]*?\\\)|\\\[[^\[\]]*?\\\]|\\[A-Za-z]+"
@@ -52,7 +57,7 @@ def words(text: str) -> list[str]:
     >>> words("<think>Let x = 12, so $x + y = 20$. \u6240\u4ee5 it doesn't fit")
     ['Let', 'so', '\u6240', '\u4ee5', 'it', "doesn't", 'fit']
     """
-    found = _WORD.findall(_NO_WORDS.sub(" ", text))
+    found = _WORD.findall(_LABEL.sub(" ", _NO_WORDS.sub(" ", text)))
     return [word for word in found if len(word) > 1 or word in ("a", "A", "I") or _OF["zh"].match(word)]
 
 
@@ -68,6 +73,15 @@ def language_share(text: str, language: str) -> float:
         raise Refusal(f"language {language!r} is not known: choose one of {', '.join(_OF)}")
     found = words(thinking(text))
     return sum(bool(_OF[language].match(word)) for word in found) / len(found) if found else 1.0
+
+
+def language_consistency(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+    """The language-consistency reward (section 2.3.2): the share of words of the question's language in each thinking.
+
+    Added to the others with weight 1.  A proportion, not a flag, and of the thinking alone.
+    """
+    shares = [language_share(text, question.language) for question, text in zip(questions, texts, strict=True)]
+    return [Score(value=share, verdict="right" if share == 1.0 else "wrong") for share in shares]
 
 
 def is_mixed(text: str, language: str, threshold: float = 0.95) -> bool:

@@ -16,7 +16,6 @@ which of them pays, and makes it frequent and reliable.
 """
 
 import functools
-import hashlib
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -24,6 +23,8 @@ from collections.abc import Callable, Sequence
 from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
 
 from r1repro.records import Question
+from r1repro.tinyworld.splits import SPLITS as SPLITS
+from r1repro.tinyworld.splits import canonical_id, split_of
 
 LEVELS = {1: (2, 2), 2: (3, 2), 3: (3, 3), 4: (4, 2), 5: (5, 3)}
 """Level -> (terms, digits a term).  One answer takes 1, 2, 2, 3, 4 additions of 2, 2, 3, 2, 3 digits."""
@@ -35,23 +36,6 @@ ASK = {
     "zh": "请给出下面算式的最终答案：{expression} =",
 }
 """How a question is put; the English wording is reasoning-gym's own."""
-
-SPLITS = ("train", "validation", "test")
-
-
-def split_of(question_id: str) -> str:
-    """The split that a question belongs to, by the hash of its canonical form: 80 % train, 10 % validation, 10 % test.
-
-    The same in every run, file and language.  `holds_held_out` says whether a text asks or works a question of the
-    other two splits; no document of the corpus and no training question does.
-    """
-    bucket = int(question_id[:8], 16) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
-
-
-def canonical_id(expression: str) -> str:
-    """First 16 hex digits of the SHA-256 of an expression without its spaces; the language does not enter."""
-    return hashlib.sha256(expression.replace(" ", "").encode()).hexdigest()[:16]
 
 
 def draw(split: str, level: int, language: str, *key: int | str) -> Question:
@@ -142,36 +126,44 @@ _WORDS = {
 
 
 def solve(
-    expression: str, depth: int, language: Callable[[], str], error_rate: float, rng: random.Random
+    expression: str,
+    depth: int,
+    language: Callable[[], str],
+    error_rate: float | Callable[[str], float],
+    rng: random.Random,
 ) -> tuple[str, int]:
     """A worked solution and the answer it arrives at, which is wrong where an error was made and not mended.
 
     Args:
         language: called once for each line, so that a solution in two languages is one whose calls disagree.
-        error_rate: chance that an addition goes wrong; the wrong result is carried on.  At depth 0 never used.
+        error_rate: chance that an addition goes wrong, or that chance by language; the wrong result is carried on.
+            At depth 0 never used.
     """
     terms = terms_of(expression)
+    rate = error_rate if callable(error_rate) else lambda _: error_rate
     if depth == 0:
         return _WORDS[language()]["at_once"].format(sum(terms)), sum(terms)
     if depth == 1:
-        return _line_a_term(terms, language, error_rate, rng)
-    return _digit_by_digit(terms, language, error_rate, rng, checked=depth == 3)
+        return _line_a_term(terms, language, rate, rng)
+    return _digit_by_digit(terms, language, rate, rng, checked=depth == 3)
 
 
-def _line_a_term(terms: Sequence[int], language, error_rate, rng) -> tuple[str, int]:
+def _line_a_term(terms: Sequence[int], language, rate, rng) -> tuple[str, int]:
     total, text = terms[0], ""
     for i, term in enumerate(terms[1:]):
-        result = _slip(total + term, rng) if rng.random() < error_rate else total + term
-        text += _WORDS[language()]["then" if i else "first"].format(f"{total}{term:+d}={result}")
+        tongue = language()
+        result = _slip(total + term, rng) if rng.random() < rate(tongue) else total + term
+        text += _WORDS[tongue]["then" if i else "first"].format(f"{total}{term:+d}={result}")
         total = result
     return text + _WORDS[language()]["stop"], total
 
 
-def _digit_by_digit(terms: Sequence[int], language, error_rate, rng, *, checked: bool) -> tuple[str, int]:
+def _digit_by_digit(terms: Sequence[int], language, rate, rng, *, checked: bool) -> tuple[str, int]:
     total, lines = terms[0], []
     for term in terms[1:]:
-        words = _WORDS[language()]
-        wrong_at = rng.randrange(2) if rng.random() < error_rate else None
+        tongue = language()
+        words = _WORDS[tongue]
+        wrong_at = rng.randrange(2) if rng.random() < rate(tongue) else None
         line, result = _one_addition(total, term, words, wrong_at, rng)
         if result < term:  # cannot be checked by taking the term off again
             line, result = _one_addition(total, term, words, None, rng)

@@ -1,19 +1,30 @@
-"""The base models of the tiny world: Qwen2 architecture, about a million parameters, committed."""
+"""The base models of the tiny world: a million parameters and less, Qwen2 and Llama architectures, committed."""
 
 import hashlib
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from r1repro.records import Refusal
 from r1repro.run import sha256_file
 from r1repro.tinyworld import tokenizer
 
 SHAPES = {
-    "tiny-1m": dict(hidden_size=128, intermediate_size=448, num_hidden_layers=4, num_attention_heads=4),
+    "tiny-1m": dict(hidden_size=128, intermediate_size=448, num_hidden_layers=4),
+    "qwen-140k": dict(hidden_size=48, intermediate_size=160, num_hidden_layers=3),
+    "qwen-280k": dict(hidden_size=64, intermediate_size=208, num_hidden_layers=4),
+    "qwen-580k": dict(hidden_size=96, intermediate_size=320, num_hidden_layers=4),
+    "llama-220k": dict(hidden_size=64, intermediate_size=208, num_hidden_layers=3),
+    "llama-400k": dict(hidden_size=80, intermediate_size=256, num_hidden_layers=4),
 }
-"""Name -> what differs from `new`'s other settings."""
+"""Name -> what differs from `new`'s other settings.  The first is what R1-Zero and R1 start from, the others are the
+students' bases; the architecture is in the name."""
+
+ARCHITECTURES = {"qwen": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+
+MAIN = "tiny-1m"
+STUDENTS = tuple(name for name in SHAPES if name != MAIN)
 
 
 def folder(name: str) -> Path:
@@ -34,16 +45,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in files).encode()).hexdigest()
 
 
-def new(name: str, seed: int) -> Qwen2ForCausalLM:
+def new(name: str, seed: int) -> PreTrainedModel:
     """An untrained model of a named shape, its weights drawn from ``seed``."""
     if name not in SHAPES:
         raise Refusal(f"no base model called {name!r}: choose one of {', '.join(SHAPES)}")
-    shape = SHAPES[name]
-    config = Qwen2Config(
+    config_of, model_of = ARCHITECTURES["llama" if name.startswith("llama") else "qwen"]
+    shape = {"num_attention_heads": 4} | SHAPES[name]
+    config = config_of(
         vocab_size=tokenizer.VOCABULARY,
         num_key_value_heads=shape["num_attention_heads"] // 2,
         max_position_embeddings=4096,
-        rope_theta=10000.0,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.load().eos_token_id,
         pad_token_id=tokenizer.load().pad_token_id,
@@ -51,4 +62,4 @@ def new(name: str, seed: int) -> Qwen2ForCausalLM:
         **shape,
     )
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(config)
+    return model_of(config)

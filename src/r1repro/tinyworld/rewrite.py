@@ -1,0 +1,71 @@
+"""The editor of the tiny world: puts a thinking into the language of its question, and writes a summary of it.
+
+In the paper DeepSeek-V3 does this (v2 B.3.2): it translates the thinking, and adds a solution for the reader that is
+faithful to it.  Here a table of phrases does, because the world's sentences are known; it repairs no reasoning.
+"""
+
+import re
+
+from r1repro.records import Question
+from r1repro.tinyworld import arithmetic
+from r1repro.tinyworld.corpus import output
+from r1repro.tinyworld.families import expression_of
+
+_PHRASES = {
+    "chain_sum": (
+        ("wait, a mistake, again: ", "等等，有错误，重新算："), ("the sum is ", "和是"), ("first ", "先"),
+        ("then ", "再"), (" carry", "进"), (" borrow", "借"), ("so ", "得"),
+        (" check ", " 检查"), ("right", "正确"),
+    ),
+    "search": (("the numbers are ", "两个数是"), (" wrong. ", "不对。"), (" wrong", "不对"), (" right", "正确")),
+    "programs": (
+        ("wait, a mistake, again: ", "等等，有错误，重新算："), ("the program is good", "程序正确"), ("so ", "所以"),
+        ("check ", "检查"), ("wrong", "不对"), ("right", "正确"),
+    ),
+    "logic": (("the answer is ", "答案是"), ("so ", "所以"), ("not ", "不是"), (" wrong", "不对"), (" right", "正确")),
+}  # fmt: skip
+_STOPS = ((", ", "，"), (": ", "："), (". ", "。"), (".", "。"))
+
+
+def translate(thinking: str, question: Question) -> str:
+    """A thinking in the language of its question; what the table does not know stays as it is.
+
+    >>> asked = arithmetic.draw("train", 1, "en", 0)
+    >>> translate("先57+87=144，再144+70=214。", asked)
+    'first 57+87=144, then 144+70=214.'
+    """
+    english = question.language == "en"
+    for en, zh in (*_PHRASES[question.family], *_STOPS):
+        thinking = thinking.replace(zh, en) if english else thinking.replace(en, zh)
+    if english:
+        thinking = re.sub(r"(?<=[.])(?=\w)", " ", thinking)
+    return re.sub(r" +", " ", thinking).strip()
+
+
+def summary(question: Question, answer: str) -> str:
+    """What a reader is told after the thinking: the steps that a right answer rests on, in the question's language.
+
+    Numbers and letters are those of the reference, for an answer may be right and be written in many ways.
+
+    >>> asked = arithmetic.draw("train", 2, "en", 0)
+    >>> expression_of(asked.text), summary(asked, asked.gold)
+    ('89 + 67 + 99', '89+67=156, 156+99=255.')
+    """
+    if question.family == "chain_sum":
+        terms = arithmetic.terms_of(expression_of(question.text))
+        sums = arithmetic.running_sums(expression_of(question.text))
+        steps = [f"{before}{term:+d}={after}" for before, term, after in zip(sums, terms[1:], sums[1:], strict=False)]
+        return f"{', '.join(steps)}."
+    if question.family == "search":
+        first, second = question.gold.split(", ")
+        return f"{first}+{second}={int(first) + int(second)}."
+    if question.family == "programs":
+        return f"f(x)={answer.removeprefix('def f(x): return ')}."
+    choice = re.search(rf"{question.gold}\) (.+?)(?= [A-D]\)|$)", question.text)[1]
+    return f"{choice} is right." if question.language == "en" else f"{choice}正确。"
+
+
+def rewritten(question: Question, thinking: str, answer: str) -> str:
+    """The whole output in the form of R1: thinking, then a summary that ends in the answer (section 2.3.1)."""
+    text = output(translate(thinking, question), answer)
+    return text.replace("</think> ", f"</think> {summary(question, answer)} ", 1)
