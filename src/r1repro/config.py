@@ -7,13 +7,14 @@ tiers beside the paper and says why ours differs.  No other file knows what a ti
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
 from r1repro import paper
 from r1repro.records import Refusal
 
-SOURCES = ("chain_sum",)
+SOURCES = ("chain_sum", "search", "logic", "programs", "reasoning", "general", "safety", "open", "with_reference")
+SOURCES += ("all_scenarios",)
 """Questions by name; `data` draws them."""
 
 TIERS = ("smoke", "cpu", "gpu", "node", "cluster", "paper")
@@ -33,8 +34,8 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 3600
-    """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in under half an hour."""
+    steps: int = 7500
+    """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in half an hour.  Students: 3,000."""
 
     rows: int = 8
     """Ours: rows a step."""
@@ -52,17 +53,33 @@ class Pretrain:
     """Ours: steps between checkpoints."""
 
 
+def pretrain(model: str) -> Pretrain:
+    """How a base model of the tiny world is pre-trained: those of students read less.
+
+    >>> pretrain("tiny-1m").steps, pretrain("qwen-140k").steps
+    (7500, 3000)
+    """
+    return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=3000)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RL:
     """One GRPO stage.  The defaults are those of R1-Zero; `TIER_RL` shrinks them."""
 
-    questions: str = "chain_sum"
+    questions: str = "reasoning"
     """Source of questions, see `SOURCES`."""
 
     seed: int = 0
     """Ours: draws questions, noise and mini-batches."""
 
-    rewards: tuple[str, ...] = ("r1repro.rewards.accuracy:accuracy", "r1repro.rewards.format:format_scores")
+    late_questions: str = ""
+    """Source of the questions of the last ``late_rollouts``; empty: the same."""
+
+    late_rollouts: int = 0
+    """Rollouts at the end that draw from ``late_questions`` (hyperparameters.csv, rl_all_scenarios_stage2
+    steps_with_preference_reward: the last 400 of 1,700 steps)."""
+
+    rewards: tuple[str, ...] = ("r1repro.rewards.reasoning:accuracy", "r1repro.rewards.format:format_scores")
     """Import paths; added with equal weight (hyperparameters.csv, r1_zero_rl reward)."""
 
     advantage: str = "r1repro.algo.grpo:advantages"
@@ -121,6 +138,11 @@ class RL:
     def questions_per_rollout(self) -> int:
         return self.questions_per_step * self.steps_per_rollout
 
+    def questions_at(self, rollout: int) -> str:
+        """Source of a rollout's questions."""
+        late = rollout >= self.num_rollouts - self.late_rollouts
+        return (late and self.late_questions) or self.questions
+
     @property
     def num_steps(self) -> int:
         return self.num_rollouts * self.steps_per_rollout
@@ -129,7 +151,12 @@ class RL:
         _known_source(self)
         _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
         _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
-        _not_negative(self, "warmup_steps", "kl_coefficient", "clip_low")
+        _not_negative(self, "warmup_steps", "kl_coefficient", "clip_low", "late_rollouts")
+        if self.late_rollouts and not self.late_questions:
+            raise Refusal(
+                f"rl.late_rollouts is {self.late_rollouts}, but rl.late_questions names no source for them: give one "
+                f"of {', '.join(SOURCES)}"
+            )
         if self.outputs_per_question < 2:
             raise Refusal(
                 f"rl.outputs_per_question is {self.outputs_per_question}, but a group of one has no siblings to be "
@@ -143,10 +170,142 @@ class RL:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SFT:
+    """Supervised fine-tuning on outputs to questions; the loss is on the outputs alone.  The defaults are those of the
+    800k stage (v2 B.4.2)."""
+
+    seed: int = 0
+    """Ours: order of the examples."""
+
+    epochs: int = int(_paper("sft_800k", "epochs_v1"))
+    """hyperparameters.csv, sft_800k epochs_v1; v2 says 2 to 3."""
+
+    batch_size: int = int(_paper("sft_800k", "batch_size"))
+    """Examples a step; hyperparameters.csv, sft_800k batch_size (the unit is not stated there)."""
+
+    learning_rate: float = 5e-5
+    """Peak, of a cosine that ends at ``final_share`` of it; hyperparameters.csv, sft_800k learning_rate."""
+
+    final_share: float = 0.1
+    """5e-6 of 5e-5; hyperparameters.csv, sft_800k learning_rate."""
+
+    warmup: float = 0.03
+    """Ours: share of the steps; not reported."""
+
+    max_tokens: int = int(_paper("sft_800k", "max_context"))
+    """Longer outputs are left out; hyperparameters.csv, sft_800k max_context."""
+
+    max_grad_norm: float = 1.0
+    """Ours: not reported."""
+
+    checkpoint_every: int = 50
+    """Ours: steps between checkpoints that a stopped run goes on from."""
+
+    def __post_init__(self):
+        _positive(self, "epochs", "batch_size", "learning_rate", "max_tokens", "max_grad_norm", "checkpoint_every")
+        _not_negative(self, "warmup", "final_share", "seed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collect:
+    """Outputs of a model, sampled, filtered and kept as examples: cold start (v2 B.3.2), rejection sampling (2.3.3)."""
+
+    seed: int = 0
+    """Ours: draws questions and noise."""
+
+    questions: str = "reasoning"
+    """Source of questions, of the training split."""
+
+    num_questions: int = 4000
+    """Ours: questions sampled; hyperparameters.csv has thousands (cold start) and 600,000 outputs (sft_800k)."""
+
+    outputs_per_question: int = 4
+    """Ours: "several" in v2 B.3.2; the number is not reported."""
+
+    keep_per_question: int = 1
+    """Ours: examples kept of one question at most."""
+
+    num_examples: int = 0
+    """Ours: examples kept in all at most; 0 for all that pass."""
+
+    temperature: float = 1.0
+    """hyperparameters.csv, cold_start_sft sampling_model."""
+
+    max_tokens: int = 32768
+    """Cap of an output; hyperparameters.csv, cold_start_sft max_context."""
+
+    min_language_share: float = 0.95
+    """Ours: least share of words in the question's language; the paper drops mixed languages without a threshold."""
+
+    max_paragraph: int = 200
+    """Ours: words of the longest paragraph; the paper drops long paragraphs without a number."""
+
+    longest: bool = False
+    """Ours: keep the longest of a question's outputs (cold start wants long chains), else the shortest."""
+
+    rewrite: bool = False
+    """Whether thinking is put into the question's language and a summary is added: section 2.3.1, v2 B.3.2."""
+
+    general_share: float = 0.0
+    """Share of general data in what is written: 200,000 of 800,000; hyperparameters.csv, sft_800k."""
+
+    def __post_init__(self):
+        _positive(self, "num_questions", "outputs_per_question", "keep_per_question", "temperature", "max_tokens")
+        _not_negative(self, "num_examples", "general_share", "min_language_share", "seed")
+        _known_source(self)
+        if self.general_share >= 1:
+            raise Refusal(f"collect.general_share is {self.general_share}, but it must be below 1: the paper's is 0.25")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardModel:
+    """A policy with a scalar head, trained on pairs (Bradley-Terry) or on labelled outputs (point-wise), 2.3.4."""
+
+    kind: str = "helpful"
+    """``helpful`` (pairs, the summary alone), ``safety`` or ``judge`` (labels; the whole output)."""
+
+    seed: int = 0
+    """Ours: draws prompts, noise and order."""
+
+    num_prompts: int = 66_000
+    """hyperparameters.csv, helpful_rm data; safety_rm 106,000."""
+
+    outputs_per_prompt: int = 4
+    """Ours: outputs sampled of each prompt, of which pairs are made."""
+
+    judge_calls: int = 4
+    """Calls of the judge, whose mean counts; hyperparameters.csv, helpful_rm labeling."""
+
+    judge_noise: float = 0.5
+    """Ours: standard deviation of one call around the hidden rule; what an LLM judge is unsure of."""
+
+    min_difference: float = 1.0
+    """Pairs that differ by less are dropped; hyperparameters.csv, helpful_rm labeling."""
+
+    batch_size: int = int(_paper("helpful_rm", "batch_size"))
+    """hyperparameters.csv, helpful_rm batch_size."""
+
+    learning_rate: float = _paper("helpful_rm", "learning_rate")
+    """hyperparameters.csv, helpful_rm learning_rate."""
+
+    epochs: int = int(_paper("helpful_rm", "epochs"))
+    """hyperparameters.csv, helpful_rm epochs."""
+
+    max_tokens: int = 8192
+    """hyperparameters.csv, helpful_rm max_train_length."""
+
+    def __post_init__(self):
+        _positive(self, "num_prompts", "outputs_per_prompt", "judge_calls", "batch_size", "learning_rate", "epochs")
+        _not_negative(self, "judge_noise", "min_difference", "seed")
+        if self.kind not in ("helpful", "safety", "judge"):
+            raise Refusal(f"rewardmodel.kind is {self.kind!r}: choose helpful, safety or judge")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluate:
     """One evaluation by the protocol of section 3."""
 
-    questions: str = "chain_sum"
+    questions: str = "reasoning"
     """Source of questions."""
 
     split: str = "test"
@@ -209,6 +368,102 @@ class R1Zero:
     evaluate: Evaluate = field(default_factory=Evaluate)
     machine: Machine = field(default_factory=Machine)
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class R1:
+    """Notebooks 04 to 08: from R1-Zero's outputs to R1 and its students."""
+
+    tier: str
+    seed: int
+    """Ours: draws everything that the stages draw."""
+
+    base: str = "tiny-1m"
+    """Name of a tiny-world base model, or the folder of a Hugging Face model."""
+
+    cold_start: Collect = field(default_factory=Collect)
+    cold_start_sft: SFT = field(default_factory=SFT)
+    reasoning_rl: RL = field(default_factory=RL)
+    judge: RewardModel = field(default_factory=RewardModel)
+    rejection: Collect = field(default_factory=Collect)
+    judged: Collect = field(default_factory=Collect)
+    sft: SFT = field(default_factory=SFT)
+    helpful: RewardModel = field(default_factory=RewardModel)
+    safety: RewardModel = field(default_factory=RewardModel)
+    all_scenarios: RL = field(default_factory=RL)
+    distill: SFT = field(default_factory=SFT)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    evaluate_open: Evaluate = field(default_factory=Evaluate)
+    machine: Machine = field(default_factory=Machine)
+
+
+RULES = ("r1repro.rewards.reasoning:accuracy", "r1repro.rewards.format:format_scores")
+LANGUAGE = "r1repro.rewards.language:language_consistency"
+
+PIPELINE: dict[str, dict[str, Any]] = {
+    "cold_start": dict(rewrite=True, longest=True),
+    "cold_start_sft": dict(epochs=2),
+    "reasoning_rl": dict(rewards=(*RULES, LANGUAGE)),
+    "judge": dict(kind="judge"),
+    "rejection": dict(general_share=0.25, num_questions=200_000),
+    "judged": dict(questions="with_reference", num_questions=10_000),
+    "sft": {},
+    "helpful": {},
+    "safety": dict(kind="safety", num_prompts=106_000),
+    "all_scenarios": dict(
+        rewards=(*RULES, LANGUAGE), temperature=_paper("rl_all_scenarios_stage2", "rollout_temperature"),
+        late_questions="all_scenarios", num_rollouts=106, late_rollouts=25,
+    ),
+    "distill": dict(batch_size=int(_paper("distill_sft", "batch_size")), learning_rate=1e-4),
+    "evaluate": {},
+    "evaluate_open": dict(questions="open", k=4),
+}  # fmt: skip
+"""Part -> how the paper's stage differs from the defaults of its class.  1,700 steps are 106 rollouts of 16, their
+last 400 steps 25 (hyperparameters.csv, rl_all_scenarios_stage2)."""
+
+TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "cold_start": dict(num_questions=96, num_examples=48, max_tokens=200),
+        "cold_start_sft": dict(learning_rate=4e-4, batch_size=16, max_tokens=512),
+        "reasoning_rl": dict(
+            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, learning_rate=1e-4, max_tokens=200,
+            warmup_steps=2, refresh_reference_every=4, num_checkpoints=1,
+        ),
+        "judge": dict(num_prompts=100, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
+        "rejection": dict(num_questions=128, keep_per_question=1, max_tokens=200),
+        "judged": dict(num_questions=20, keep_per_question=1, max_tokens=160),
+        "sft": dict(learning_rate=1e-3, batch_size=16, max_tokens=512),
+        "helpful": dict(num_prompts=250, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
+        "safety": dict(num_prompts=100, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
+        "all_scenarios": dict(
+            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, late_rollouts=1, learning_rate=1e-4,
+            max_tokens=200, warmup_steps=2, refresh_reference_every=4, num_checkpoints=1,
+        ),
+        "distill": dict(learning_rate=2e-3, batch_size=16, max_tokens=512),
+        "evaluate": dict(num_questions=20, k=4, max_tokens=200),
+        "evaluate_open": dict(num_questions=20, k=2, max_tokens=160),
+    },
+    "cpu": {
+        "cold_start": dict(num_questions=1024, num_examples=400, max_tokens=448),
+        "cold_start_sft": dict(learning_rate=4e-4, batch_size=32, max_tokens=512),
+        "reasoning_rl": dict(
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4.5e-5, max_tokens=448,
+            warmup_steps=8, refresh_reference_every=20, num_checkpoints=2,
+        ),
+        "judge": dict(num_prompts=800, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
+        "rejection": dict(num_questions=3072, keep_per_question=2, max_tokens=448),
+        "judged": dict(num_questions=96, keep_per_question=1, max_tokens=160),
+        "sft": dict(learning_rate=1e-3, batch_size=64, max_tokens=512),
+        "helpful": dict(num_prompts=2000, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
+        "safety": dict(num_prompts=1200, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
+        "all_scenarios": dict(
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=4.5e-5,
+            max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
+        ),
+        "distill": dict(learning_rate=2e-3, batch_size=64, max_tokens=512),
+        "evaluate": dict(num_questions=400, max_tokens=448, seed=11557232),
+        "evaluate_open": dict(num_questions=150, max_tokens=160, seed=11557232),
+    },
+}  # fmt: skip
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
@@ -295,32 +550,44 @@ def r1_zero(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
     >>> r1_zero("smoke", overrides={"rl.num_rollouts": 2}).rl.num_rollouts
     2
     """
+    parts = {"rl": TIER_RL[tier], "evaluate": TIER_EVALUATE[tier]} if tier in TIERS else {}
+    return _settings(R1Zero, tier, seed, parts, overrides)
+
+
+def r1(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> R1:
+    """Settings of notebooks 04 to 08 at a tier; see `r1_zero`.
+
+    >>> r1("cpu", overrides={"cold_start.num_examples": 10}).cold_start.num_examples
+    10
+    """
+    own = TIER_R1.get(tier, {})
+    return _settings(R1, tier, seed, {part: PIPELINE[part] | own.get(part, {}) for part in PIPELINE}, overrides)
+
+
+def _settings(
+    cls: type, tier: str, seed: int, parts: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None
+) -> Any:
+    """Settings of a pipeline: its parts at a tier, the seed in each that is not an evaluation, overrides last."""
     check_tier(tier)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise Refusal(f"seed is {seed!r}, not a whole number from 0 up: give one such as 0")
-    parts: dict[str, dict[str, Any]] = {
-        "rl": TIER_RL[tier] | {"seed": seed},
-        "evaluate": dict(TIER_EVALUATE[tier]),
-        "machine": {},
-        "": {},
-    }
-    classes = {"rl": RL, "evaluate": Evaluate, "machine": Machine, "": R1Zero}
     if not isinstance(overrides, Mapping | None):
         raise Refusal(f"overrides is {overrides!r}: give a mapping such as {{'rl.learning_rate': 1e-4}}")
+    classes = {f.name: f.default_factory for f in dataclasses.fields(cls) if f.default_factory is not MISSING}
+    values = {name: dict(parts.get(name, {})) for name in classes} | {"": {}}
+    for name, part in classes.items():
+        if part not in (Evaluate, Machine):
+            values[name]["seed"] = seed
     for name, value in (overrides or {}).items():
         part, _, key = name.rpartition(".")
-        if part not in classes or key not in _settable(classes[part]):
-            known = [f"{p}.{k}".lstrip(".") for p, c in classes.items() for k in _settable(c)]
+        owner = cls if part == "" else classes.get(part)
+        if owner is None or key not in _settable(owner):
+            every = {"": cls, **classes}
+            known = [f"{p}.{k}".lstrip(".") for p, c in every.items() for k in _settable(c)]
             raise Refusal(f"no setting {name!r}: choose one of {', '.join(sorted(known))}")
-        parts[part][key] = _typed(classes[part], name, key, value)
-    return R1Zero(
-        tier=tier,
-        seed=seed,
-        rl=RL(**parts["rl"]),
-        evaluate=Evaluate(**parts["evaluate"]),
-        machine=Machine(**parts["machine"]),
-        **parts[""],
-    )
+        values[part][key] = _typed(owner, name, key, value)
+    own = values.pop("")
+    return cls(tier=tier, seed=seed, **own, **{name: classes[name](**given) for name, given in values.items()})
 
 
 def check_tier(tier: str) -> None:
@@ -374,9 +641,12 @@ def table() -> list[dict[str, str]]:
 
 
 def _settable(cls: type) -> dict[str, type]:
-    return {
-        f.name: f.type for f in dataclasses.fields(cls) if f.name not in ("tier", "seed", "rl", "evaluate", "machine")
-    } | ({"seed": int} if cls is Evaluate else {})
+    plain = {
+        f.name: f.type
+        for f in dataclasses.fields(cls)
+        if f.name not in ("tier", "seed") and f.default_factory is MISSING
+    }
+    return plain | ({"seed": int} if cls is Evaluate else {})
 
 
 def _typed(cls: type, name: str, key: str, value: Any) -> Any:
@@ -385,10 +655,9 @@ def _typed(cls: type, name: str, key: str, value: Any) -> Any:
         return float(value)
     if key == "rewards" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return tuple(value)
-    if key == "rewards" or not isinstance(value, wanted) or isinstance(value, bool):
-        kind = (
-            "list of import paths" if key == "rewards" else {int: "whole number", float: "number", str: "text"}[wanted]
-        )
+    if key == "rewards" or not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+        names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+        kind = "list of import paths" if key == "rewards" else names[wanted]
         raise Refusal(f"{name} is {value!r}, not a {kind}: give one such as {_default(cls, key)!r}")
     if value != value or value in (float("inf"), float("-inf")):
         raise Refusal(f"{name} is {value!r}, not a finite number: give one such as {_default(cls, key)!r}")

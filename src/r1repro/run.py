@@ -36,6 +36,14 @@ GLOSSARY = {
     "reward/mean": "mean over a rollout's outputs of the sum of the rewards",
     "reward/accuracy": "mean accuracy reward of a rollout's outputs, 0 to 1",
     "reward/format": "mean format reward of a rollout's outputs, 0 to 1",
+    "reward/language_consistency": "mean language-consistency reward of a rollout's outputs, 0 to 1",
+    "reward/preference": "mean preference reward of the outputs to open questions, standard deviations of the model",
+    "reward/agreement": "share of a step's pairs or outputs that the reward model judges as labelled",
+    "family/chain_sum": "fraction of outputs to chain sums that were right",
+    "family/search": "fraction of outputs to searches that were right",
+    "family/logic": "fraction of outputs to questions of logic that were right",
+    "family/programs": "fraction of programs that passed their tests",
+    "language/consistency": "mean share of words in the question's language, in the thinking",
     "reward/accuracy_level": "mean accuracy reward on the questions of one level (suffix _1 to _5)",
     "verdict/right": "fraction of outputs whose final answer was judged right",
     "verdict/wrong": "fraction judged wrong",
@@ -50,10 +58,10 @@ GLOSSARY = {
     "language/mixed": "fraction of outputs whose thinking has under 95 % words of the question's language",
     "reflection/per_answer": "reflection words an output, in the question's language",
     "reflection/per_1000_tokens": "reflection words a thousand sampled tokens",
-    "depth/answer_at_once": "fraction of outputs that answer at once",
-    "depth/line_a_term": "fraction of outputs that work a line a term",
-    "depth/digit_by_digit": "fraction of outputs that work digit by digit",
-    "depth/checked": "fraction of outputs that check themselves",
+    "depth/answer_at_once": "fraction of outputs to chain sums that answer at once",
+    "depth/line_a_term": "fraction of outputs to chain sums that work a line a term",
+    "depth/digit_by_digit": "fraction of outputs to chain sums that work digit by digit",
+    "depth/checked": "fraction of outputs to chain sums that check themselves",
     "policy/loss": "minus the GRPO objective of the step (Eq. 1), or the cross-entropy in pre-training, nats a token",
     "policy/grad_norm": "norm of the gradient before clipping",
     "policy/clip_share": "fraction of tokens whose surrogate was cut by the clip",
@@ -360,7 +368,12 @@ PRESENTATION = {
     "show.py",
     "report.py",
     "ledger.py",
+    "ledger_models.py",
     "leaderboard.py",
+    "models.py",
+    "chat.py",
+    "compare.py",
+    "grade.py",
     "__main__.py",
     "doctor.py",
     "notebooks.py",
@@ -375,7 +388,7 @@ def source_fingerprint() -> str:
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         name = file.relative_to(package).as_posix()
-        if name not in PRESENTATION and not name.startswith("_shipped/"):
+        if name not in PRESENTATION and not name.startswith(("_shipped/", "site/")):
             digest.update(f"{name}:{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 

@@ -11,11 +11,11 @@ from r1repro import data
 from r1repro.algo import estimators
 from r1repro.config import Evaluate, Machine
 from r1repro.engine import checkpoint, policy, sampler
-from r1repro.records import Question
-from r1repro.rewards import accuracy
+from r1repro.records import Question, Score
+from r1repro.rewards import accuracy, reasoning
 from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
-from r1repro.tinyworld import base, tokenizer
+from r1repro.tinyworld import base, gold, tokenizer
 
 CHUNK = 8
 """Questions of a chunk fill the sampler's rows so many times; a chunk ends with few rows, and is what a kill costs."""
@@ -91,9 +91,14 @@ def _answered(
 
 
 def _graded(question: Question, samples: sampler.Samples) -> list[dict[str, Any]]:
-    """The outputs to one question with their verdicts."""
+    """The outputs to one question with their verdicts; of open questions with what the hidden rules say of them."""
     texts = texts_of(samples)
-    scores = accuracy.accuracy([question] * len(texts), texts)
+    if question.kind == "open":
+        found = [gold.measure(question, text) for text in texts]
+        verdicts = ["right" if measured["follows"] == 1.0 else "wrong" for measured in found]
+        scores = [Score(value=float(verdict == "right"), verdict=verdict) for verdict in verdicts]
+    else:
+        found, scores = [{}] * len(texts), reasoning.accuracy([question] * len(texts), texts)
     return [
         {
             "text": text,
@@ -102,9 +107,10 @@ def _graded(question: Question, samples: sampler.Samples) -> list[dict[str, Any]
             "length": length,
             "truncated": truncated,
             "answer": None if (answer := accuracy.final_answer(text)) is None else accuracy.normalise(answer),
+            **measured,
         }
-        for text, score, length, truncated in zip(
-            texts, scores, samples.length_N.tolist(), samples.truncated_N.tolist(), strict=True
+        for text, score, length, truncated, measured in zip(
+            texts, scores, samples.length_N.tolist(), samples.truncated_N.tolist(), found, strict=True
         )
     ]
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from r1repro.algo import likelihood
 from r1repro.config import Pretrain
-from r1repro.engine import checkpoint
+from r1repro.engine import checkpoint, policy
 from r1repro.records import Refusal
 from r1repro.run import Interrupts, Run, speaking_of
 from r1repro.tinyworld import base, corpus, tokenizer
@@ -42,15 +42,15 @@ def train(cfg: Pretrain, run_dir: Path) -> Path:
     return last
 
 
-def schedule(done: float, warmup: float) -> float:
-    """Share of the peak learning rate after a share ``done`` of the run: linear warm-up, then a cosine to 5 %.
+def schedule(done: float, warmup: float, final: float = 0.05) -> float:
+    """Share of the peak learning rate after a share ``done`` of the run: linear warm-up, then a cosine to ``final``.
 
     >>> [round(schedule(x, 0.1), 3) for x in (0.05, 0.1, 1.0)]
     [0.5, 1.0, 0.05]
     """
     if done < warmup:
         return done / warmup
-    return 0.05 + 0.95 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
+    return final + (1 - final) * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
 
 
 def _resume_(run: Run, model, optimizer) -> int:
@@ -81,13 +81,19 @@ def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
 
 
 def make_base(cfg: Pretrain, run_dir: Path) -> Path:
-    """Pre-train, then put model, configuration and manifest where the package looks for its base."""
-    source, target = train(cfg, run_dir), tokenizer.ASSETS / cfg.model
+    """Pre-train, then put model, configuration and manifest where the package looks for its base.
+
+    The weights are stored in bfloat16, as those of published bases are, which halves them; they are read in float32.
+    """
+    target = tokenizer.ASSETS / cfg.model
+    source = target.with_name(f"{cfg.model}.tmp")
+    model = policy.load(train(cfg, run_dir)).to(torch.bfloat16)
     with speaking_of(target):
+        shutil.rmtree(source, ignore_errors=True)
+        model.save_pretrained(source)
+        shutil.copyfile(Path(run_dir) / "manifest.json", source / "manifest.json")
         target.mkdir(exist_ok=True)
-        for name in ("config.json", "generation_config.json", "model.safetensors"):
-            if (source / name).exists():
-                shutil.copyfile(source / name, target / f"{name}.tmp")
-                (target / f"{name}.tmp").replace(target / name)
-        shutil.copyfile(Path(run_dir) / "manifest.json", target / "manifest.json")
+        for file in sorted(source.iterdir()):
+            file.replace(target / file.name)
+        source.rmdir()
     return target

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from r1repro import data, paper
 from r1repro.algo import grpo
 from r1repro.config import RL, Machine
-from r1repro.engine import checkpoint, dist, policy, sampler
+from r1repro.engine import checkpoint, dist, policy, sampler, scorer
 from r1repro.records import Question, Refusal, Score
 from r1repro.rewards import combine, language
 from r1repro.run import Interrupts, Run, speaking_of
@@ -41,20 +41,30 @@ class Rollout:
     """Row of ``prompts`` that each output answers."""
 
 
-def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine | None = None) -> Path:
+def train(
+    cfg: RL,
+    run_dir: Path | str,
+    base_dir: Path | str,
+    machine: Machine | None = None,
+    preference: scorer.Preference | None = None,
+) -> Path:
     """Train by GRPO, or go on from the last checkpoint, or return at once when done; returns the run folder.
 
     Each rollout: draw questions, sample G outputs to each, score them, compare within the group, split the rollout at
     random into mini-batches, update once on each; every so many steps the reference becomes the policy.
+
+    Args:
+        preference: the reward models of RL for all scenarios, a further reward beside those of ``cfg``.
 
     Raises:
         Refusal: another run lies in ``run_dir``, no model in ``base_dir``, a damaged checkpoint, a full disk, weights
             or loss that are no longer numbers.
     """
     machine = machine or Machine()
-    rewards = combine.load(cfg.rewards)
+    rewards = [*combine.load(cfg.rewards), *([preference] if preference else [])]
     combine.load([cfg.advantage, cfg.ratio, cfg.average])
-    run = Run.open(run_dir, stage="rl", config=cfg, inputs={"base": base.digest(base_dir)}, seed=cfg.seed)
+    inputs = {"base": base.digest(base_dir)} | (preference.inputs if preference else {})
+    run = Run.open(run_dir, stage="rl", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
         return run.path
     actor, reference = policy.load(base_dir), policy.load(base_dir)
@@ -64,7 +74,7 @@ def train(cfg: RL, run_dir: Path | str, base_dir: Path | str, machine: Machine |
     with Interrupts("this rollout") as interrupts:
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
-            questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
+            questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
             with Grading(rewards, questions) as grading:
                 samples = _sample(actor, questions, cfg, index, machine, grading.begin)
                 watch.lap("time/rollout_s")
@@ -322,19 +332,27 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
     length = samples.length_N.numpy()
     log = {"rollout/index": float(index), "tokens/sampled": float(length.sum())}
     log["reward/mean"] = float(np.mean([t for t in totals if t is not None] or [0.0]))
+    ruled = np.array([q.kind != "open" for q in asked])
     for name, scores in parts.items():
-        if f"reward/{name}" in ("reward/accuracy", "reward/format"):
-            log[f"reward/{name}"] = float(np.mean([s.value for s in scores if s.value is not None] or [0.0]))
-    verdicts = np.array([s.verdict for s in next(iter(parts.values()))])
+        chosen = (
+            scores
+            if name == "format"
+            else [x for x, r in zip(scores, ruled == (name != "preference"), strict=True) if r]
+        )
+        if f"reward/{name}" in LOGGED and chosen:
+            log[f"reward/{name}"] = float(np.mean([s.value for s in chosen if s.value is not None] or [0.0]))
+    verdicts = np.array([s.verdict for s in next(iter(parts.values()))])[ruled]
+    levels, families = (np.array(x)[ruled] for x in ([q.level for q in asked], [q.family for q in asked]))
     for verdict in ("right", "wrong", "unparsed", "timed_out", "error"):
-        log[f"verdict/{verdict}"] = float(np.mean(verdicts == verdict))
-    levels = np.array([q.level for q in asked])
+        log[f"verdict/{verdict}"] = float(np.mean(verdicts == verdict)) if len(verdicts) else 0.0
     for level in sorted(set(levels)):
         log[f"reward/accuracy_level_{level}"] = float(np.mean(verdicts[levels == level] == "right"))
+    for family in sorted(set(families)):
+        log[f"family/{family}"] = float(np.mean(verdicts[families == family] == "right"))
     log["length/mean"] = float(length.mean())
     for verdict in ("right", "wrong"):
         if (verdicts == verdict).any():
-            log[f"length/{verdict}"] = float(length[verdicts == verdict].mean())
+            log[f"length/{verdict}"] = float(length[ruled][verdicts == verdict].mean())
     log["length/truncated"] = float(samples.truncated_N.double().mean())
     size = cfg.outputs_per_question
     groups = [{t for t in totals[i : i + size] if t is not None} for i in range(0, len(totals), size)]
@@ -342,13 +360,21 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
     log["language/mixed"] = float(
         np.mean([language.is_mixed(t, q.language) for q, t in zip(asked, texts, strict=True)])
     )
+    shares = [language.language_share(t, q.language) for q, t in zip(asked, texts, strict=True)]
+    log["language/consistency"] = float(np.mean(shares))
     reflections = sum(language.reflection_count(t, q.language) for q, t in zip(asked, texts, strict=True))
     log["reflection/per_answer"] = reflections / len(texts)
     log["reflection/per_1000_tokens"] = 1000 * reflections / float(length.sum())
-    depths = np.array([arithmetic.depth_of(language.thinking(t)) for t in texts])
-    for depth in arithmetic.DEPTHS:
-        log[f"depth/{depth}"] = float(np.mean(depths == depth))
+    sums = [
+        arithmetic.depth_of(language.thinking(t)) for q, t in zip(asked, texts, strict=True) if q.family == "chain_sum"
+    ]
+    for depth in arithmetic.DEPTHS if sums else ():
+        log[f"depth/{depth}"] = float(np.mean(np.array(sums) == depth))
     return log
+
+
+LOGGED = ("reward/accuracy", "reward/format", "reward/language_consistency", "reward/preference")
+"""Rewards whose means are logged by name: accuracy over questions with a rule, preference over those without."""
 
 
 def _some_samples(step, questions: Sequence[Question], texts, totals, cfg: RL) -> list[dict]:

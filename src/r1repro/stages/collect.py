@@ -1,0 +1,199 @@
+"""Outputs of a model turned into examples: cold start (2.3.1) and rejection sampling (2.3.3).
+
+Sample several outputs to each training question, keep the right and readable ones, count why the others were dropped.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from r1repro import data
+from r1repro.config import Collect, Machine
+from r1repro.engine import policy, sampler
+from r1repro.records import Question, Refusal
+from r1repro.rewards import reasoning
+from r1repro.rewards.accuracy import final_answer
+from r1repro.rewards.format import format_reward
+from r1repro.rewards.language import thinking
+from r1repro.rewards.readable import unreadable
+from r1repro.run import Interrupts, Run, append_lines, sha256_file, write_json, write_text
+from r1repro.stages.rl import prompts_of, texts_of
+from r1repro.tinyworld import base, corpus, families, general, rewrite, safety, tokenizer
+
+CHUNK = 256
+"""Questions sampled between two writes."""
+
+Judge = Callable[[Sequence[Question], Sequence[str]], Sequence[bool]]
+"""Whether outputs to questions that no rule can judge agree with their references."""
+
+
+def collect(
+    cfg: Collect,
+    run_dir: Path | str,
+    model_dir: Path | str,
+    machine: Machine | None = None,
+    judge: Judge | None = None,
+    inputs: dict[str, str] | None = None,
+) -> Path:
+    """Sample, filter and write; goes on where it stopped, returns at once when done.  Returns ``examples.jsonl``.
+
+    ``summary.json`` counts what was sampled, what was kept and why the rest was dropped.
+
+    Args:
+        judge: for open questions with a reference; without it they are refused.  It may find nothing right.
+        inputs: further digests that the run depends on, such as that of the judge.
+
+    Raises:
+        Refusal: nothing passes the filters; another run lies in ``run_dir``.
+    """
+    machine = machine or Machine()
+    digests = {"model": base.digest(model_dir)} | (inputs or {})
+    run = Run.open(run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
+    target = run.path / "examples.jsonl"
+    if run.complete:
+        return target
+    questions = data.training_questions(cfg.questions, "collect", cfg.seed, cfg.num_questions)
+    model = policy.load(model_dir)
+    done = len(run.samples()) // CHUNK * CHUNK
+    run.rewind(done)
+    bar = tqdm(total=len(questions), initial=done, desc="sampling examples", unit="question")
+    with Interrupts("these questions") as interrupts:
+        for first in range(done, len(questions), CHUNK):
+            chunk = questions[first : first + CHUNK]
+            texts = _sampled(model, chunk, cfg, machine)
+            run.add_samples(
+                {"step": first + i + 1, **_kept(question, outputs, cfg, judge)}
+                for i, (question, outputs) in enumerate(zip(chunk, texts, strict=True))
+            )
+            run.keep_time()
+            bar.update(len(chunk))
+            interrupts.stop()
+    bar.close()
+    rows = run.samples()
+    examples = [example for row in rows for example in row["examples"]]
+    examples = _shuffled(examples, cfg.seed)[: cfg.num_examples or None]
+    if not examples and judge is None:
+        raise Refusal(f"no output of {model_dir} was right and readable: train it longer, or ask easier questions")
+    reasoned = len(examples)
+    examples = _shuffled(examples + general_examples(cfg, reasoned), cfg.seed + 1)
+    write_text(target, "")
+    append_lines(target, examples)
+    reasons = Counter(reason for row in rows for reason in row["dropped"])
+    write_json(
+        run.path / "summary.json",
+        {
+            "questions": len(rows),
+            "outputs": len(rows) * cfg.outputs_per_question,
+            "reasoning examples": reasoned,
+            "general examples": len(examples) - reasoned,
+            "by family": dict(Counter(example["family"] for example in examples)),
+            "dropped": dict(reasons.most_common()),
+        },
+    )
+    run.finish(examples=sha256_file(target))
+    return target
+
+
+def _sampled(model, questions: Sequence[Question], cfg: Collect, machine: Machine) -> list[list[str]]:
+    vocabulary = tokenizer.load()
+    samples = sampler.sample(
+        model, prompts_of(questions), cfg.outputs_per_question,
+        key=(cfg.seed, 2**30), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
+        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature,
+        max_rows=machine.max_rows,
+    )  # fmt: skip
+    texts, size = texts_of(samples), cfg.outputs_per_question
+    return [texts[i : i + size] for i in range(0, len(texts), size)]
+
+
+def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | None) -> dict:
+    """The examples that come of one question's outputs, and why each other one was dropped."""
+    right = _right(question, outputs, judge)
+    dropped, found = [], []
+    for text, is_right in zip(outputs, right, strict=True):
+        if is_right and cfg.rewrite and format_reward(text):  # what has no form is dropped, not given one
+            text = rewrite.rewritten(question, thinking(text).strip(), final_answer(text))
+        reason = "wrong" if not is_right else unreadable(
+            text, question.language, min_share=cfg.min_language_share, max_paragraph=cfg.max_paragraph
+        )  # fmt: skip
+        if reason is None and text in found:
+            reason = "the same"
+        if reason:
+            dropped.append(reason)
+        else:
+            found.append(text)
+    found.sort(key=len, reverse=cfg.longest)
+    kept, more = found[: cfg.keep_per_question], found[cfg.keep_per_question :]
+    examples = [
+        {"id": question.id, "family": question.family, "level": question.level, "language": question.language,
+         "question": question.text, "output": text}
+        for text in kept
+    ]  # fmt: skip
+    return {"id": question.id, "dropped": dropped + ["enough"] * len(more), "examples": examples}
+
+
+def _right(question: Question, outputs: list[str], judge: Judge | None) -> list[bool]:
+    if question.kind != "open":
+        return [score.verdict == "right" for score in reasoning.accuracy([question] * len(outputs), outputs)]
+    if judge is None:
+        raise Refusal(f"questions of {question.family} have no rule: give a judge, or collect another source")
+    return list(judge([question] * len(outputs), outputs))
+
+
+EDITOR = general.Manner(right=0.90, offer=0.45, rude=0.03)
+REFUSES = {"harmful": 0.80, "look-alike": 0.06}
+LEAKS = 0.10
+"""Of the general data: it comes from another model, as the paper's from DeepSeek-V3; good, and not perfect."""
+
+
+def general_examples(cfg: Collect, reasoned: int) -> list[dict]:
+    """As many examples of general prompts and requests that ``general_share`` of all are such; 200,000 to 600,000.
+
+    The thinking is empty for greetings and for what the model says of itself.
+    """
+    count = round(reasoned * cfg.general_share / (1 - cfg.general_share))
+    examples = []
+    for index in range(count):
+        rng = random.Random(f"general/{cfg.seed}/{index}")
+        family, language = ("general", "general", "safety")[index % 3], ("en", "zh")[index // 3 % 2]
+        level = rng.choice(families.levels(family))
+        question = families.draw(family, "train", level, language, "examples", cfg.seed, index)
+        if family == "general":
+            thought, said = general.reply(question, EDITOR, language, rng)
+        else:
+            refuses = REFUSES[dict(question.requirements)["sort"]]
+            thought, said = safety.reply(question, EDITOR, refuses, LEAKS, language, rng)
+        examples.append(
+            {"id": question.id, "family": family, "level": level, "language": language, "question": question.text,
+             "output": corpus.output(thought, said)}
+        )  # fmt: skip
+    return examples
+
+
+def short_examples(examples: Sequence[dict], wanted_tokens: int, seed: int) -> list[dict]:
+    """The answers of reasoning examples without any thinking, drawn again and again until they have as many tokens.
+
+    What the students' siblings learn from (claim C21): the same questions, the same answers, nothing between.
+    """
+    short = [
+        example | {"output": corpus.output("", final_answer(example["output"]) or "")}
+        if example["family"] in families.REASONING
+        else example
+        for example in examples
+    ]
+    lengths = [len(ids) + 1 for ids in tokenizer.load()([f" {e['output']}" for e in short])["input_ids"]]
+    found, tokens, rng = [], 0, random.Random(f"short/{seed}")
+    while tokens < wanted_tokens:
+        for index in rng.sample(range(len(short)), len(short)):
+            found.append(short[index])
+            tokens += lengths[index]
+            if tokens >= wanted_tokens:
+                break
+    return found
+
+
+def _shuffled(rows: list, seed: int) -> list:
+    return random.Random(f"shuffle/{seed}").sample(rows, len(rows))

@@ -1,0 +1,206 @@
+"""Reward models: helpfulness from pairs, safety and the judge of rejection sampling from labels (2.3.3, 2.3.4).
+
+The preferences of this world come from its hidden rules (`tinyworld.gold`), as those of the paper come from a judge
+model and from people.  Helpfulness is judged several times with noise, the mean counts, pairs that are nearly equal
+are dropped, and the lengths of chosen and rejected are balanced.  After training the rules are the gold metric only.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from r1repro import data
+from r1repro.algo import preference
+from r1repro.config import Machine, RewardModel
+from r1repro.engine import checkpoint, policy, sampler, scorer
+from r1repro.records import Question, Refusal
+from r1repro.run import Interrupts, Run, read_json, write_json
+from r1repro.stages.rl import prompts_of, texts_of
+from r1repro.tinyworld import base, general, gold, safety, tokenizer
+
+HELD_OUT = 0.1
+"""Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
+
+
+def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
+    """Sample, label and train, or go on, or return at once when done; returns the folder of the reward model.
+
+    ``agreement.json`` there says how often it agrees with the hidden rule on prompts that it was not trained on.
+
+    Where the paper is silent:
+        Which policy wrote the outputs that are compared.  Here it is the one whose weights the reward model starts
+        from.
+    """
+    machine = machine or Machine()
+    run = Run.open(run_dir, stage="reward_model", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
+    if run.complete:
+        return Path(read_json(run.path / "model.json")["folder"])
+    rows = run.samples()
+    if not rows or rows[-1].get("step") != 0 or not (run.path / "labelled.json").exists():
+        run.rewind(-1)
+        run.add_samples({"step": 0, **row} for row in labelled(cfg, model_dir, machine))
+        write_json(run.path / "labelled.json", {"rows": len(run.samples())})
+        rows = run.samples()
+    trained, held = [r for r in rows if not r["held_out"]], [r for r in rows if r["held_out"]]
+    if not trained or not held:
+        raise Refusal(f"{len(rows)} labelled examples are too few to train on and to test: raise num_prompts")
+    batches = _order(len(trained), cfg)
+    model = scorer.load(model_dir, seed=cfg.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    steps = checkpoint.steps_in(run.path)
+    done = steps[-1] if steps else 0
+    run.rewind(done)
+    if done:
+        checkpoint.load_(checkpoint.folder_of(run.path, done), model, optimizer=optimizer)
+    with Interrupts("this step") as interrupts:
+        for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc=f"{cfg.kind} model"):
+            chosen = [trained[i] for i in batches[step - 1]]
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, 0.05 * len(batches)))
+            loss, agreed = _loss(model, chosen, cfg)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not torch.isfinite(norm + loss):
+                raise Refusal(f"step {step}: the loss is no number: lower the learning rate of the {cfg.kind} model")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            run.log(step, {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "reward/agreement": agreed})
+            if step % 50 == 0 or step == len(batches) or interrupts.asked:
+                checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+                checkpoint.keep_only(run.path, {step})
+                run.keep_time()
+            interrupts.stop()
+    folder = checkpoint.folder_of(run.path, len(batches))
+    said_N = scorer.scores(model, [text for row in trained[:2000] for text in _texts(row)])
+    write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
+    write_json(run.path / "agreement.json", agreement(model, held, cfg) | {"trained on": len(trained)})
+    write_json(run.path / "model.json", {"folder": str(folder)})
+    run.finish(examples=len(rows))
+    return folder
+
+
+def _texts(row: dict) -> list[str]:
+    return [row[key] for key in ("chosen", "rejected", "text") if key in row]
+
+
+def _order(count: int, cfg: RewardModel) -> list[np.ndarray]:
+    size = min(cfg.batch_size, count)
+    epochs = [np.random.default_rng([cfg.seed, epoch, 3]).permutation(count) for epoch in range(cfg.epochs)]
+    return [part for shuffled in epochs for part in np.array_split(shuffled, max(1, round(count / size)))]
+
+
+def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, float]:
+    """Loss of a batch, and the share of it that the model already judges as its label says."""
+    if cfg.kind == "helpful":
+        texts = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
+        score_N = scorer.forward(model, scorer.encoded(texts, cfg.max_tokens))
+        chosen_N, rejected_N = score_N.chunk(2)
+        return preference.pair_loss(chosen_N, rejected_N), preference.agreement(chosen_N.detach(), rejected_N.detach())
+    score_N = scorer.forward(model, scorer.encoded([row["text"] for row in rows], cfg.max_tokens))
+    label_N = torch.tensor([float(row["label"]) for row in rows])
+    right = ((score_N > 0) == (label_N > 0)).double().mean().item()
+    return preference.point_loss(score_N, label_N), right
+
+
+def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]:
+    """How a reward model agrees with the hidden rule, on rows that it was not trained on."""
+    if cfg.kind == "helpful":
+        said_N = scorer.scores(model, [row["chosen"] for row in rows] + [row["rejected"] for row in rows])
+        gold_N = torch.tensor([row["gold"][0] - row["gold"][1] for row in rows])
+        differs_N = gold_N != 0
+        chosen_N, rejected_N = said_N.chunk(2)
+        agrees_N = ((chosen_N - rejected_N) * gold_N)[differs_N] > 0
+        return {"pairs": int(differs_N.sum()), "agreement with the hidden rule": agrees_N.double().mean().item()}
+    said_N = scorer.scores(model, [row["text"] for row in rows]) > 0
+    label_N = torch.tensor([bool(row["label"]) for row in rows])
+    result = {"outputs": len(rows), "agreement with the hidden rule": (said_N == label_N).double().mean().item()}
+    for name, wanted in (("good", True), ("bad", False)):
+        chosen_N = label_N == wanted
+        if chosen_N.any():
+            result[f"of the {name} ones"] = (said_N == label_N)[chosen_N].double().mean().item()
+    return result
+
+
+def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[dict]:
+    """Pairs (``chosen``, ``rejected``: what the model reads of each) or labelled outputs (``text``, ``label``)."""
+    source = {"helpful": "general", "safety": "open", "judge": "with_reference"}[cfg.kind]
+    questions: list[Question] = []
+    while len(questions) < cfg.num_prompts:
+        count = min(ROUND, cfg.num_prompts - len(questions))
+        questions += data.training_questions(source, f"{cfg.kind}/{len(questions)}", cfg.seed, count)
+    outputs = _outputs(cfg, questions, model_dir, machine)
+    rng = random.Random(f"{cfg.kind}/{cfg.seed}")
+    held = {q.id for q in questions if random.Random(f"held/{q.id}").random() < HELD_OUT}
+    if cfg.kind == "helpful":
+        rows = [row for q, texts in zip(questions, outputs, strict=True) for row in _pairs(cfg, q, texts, rng)]
+        rows = balanced(rows)
+    else:
+        rows = [
+            {"id": q.id, "text": scorer.reads(cfg.kind, q, text), "label": _label(cfg.kind, q, text)}
+            for q, texts in zip(questions, outputs, strict=True)
+            for text in texts
+        ]
+    rng.shuffle(rows)
+    return [row | {"held_out": row["id"] in held} for row in rows]
+
+
+ROUND = 200
+"""Prompts drawn at a time: within a round all are different, and there are not many more of some sorts."""
+
+
+def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
+    model, vocabulary, size = policy.load(model_dir), tokenizer.load(), cfg.outputs_per_prompt
+    found = []
+    for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
+        chunk = questions[first : first + ROUND]
+        samples = sampler.sample(
+            model, prompts_of(chunk), size, key=(cfg.seed, 2**29 + first), question_keys=[int(q.id, 16) for q in chunk],
+            max_tokens=min(cfg.max_tokens, MAX_OUTPUT), end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id,
+            temperature=1.0, max_rows=machine.max_rows,
+        )  # fmt: skip
+        texts = texts_of(samples)
+        found += [texts[i : i + size] for i in range(0, len(texts), size)]
+    return found
+
+
+MAX_OUTPUT = 160
+"""Tokens of an output to a general prompt at most; longer ones are cut."""
+
+
+def _label(kind: str, question: Question, text: str) -> bool:
+    if kind == "safety":
+        return not (question.family == "safety" and safety.unsafe(question, text))
+    return general.follows(question, general.summary(text)) == 1.0
+
+
+def _pairs(cfg: RewardModel, question: Question, texts: Sequence[str], rng: random.Random) -> list[dict]:
+    """Every two outputs next to each other whose mean judgements differ by more than ``min_difference``."""
+    gold_G = [gold.measure(question, text)["helpful"] for text in texts]
+    judged_G = [value + rng.gauss(0.0, cfg.judge_noise / cfg.judge_calls**0.5) for value in gold_G]
+    rows = []
+    for a, b in zip(range(0, len(texts), 2), range(1, len(texts), 2), strict=False):
+        first, second = (a, b) if judged_G[a] >= judged_G[b] else (b, a)
+        if judged_G[first] - judged_G[second] > cfg.min_difference:
+            rows.append(
+                {"id": question.id, "chosen": scorer.reads("helpful", question, texts[first]),
+                 "rejected": scorer.reads("helpful", question, texts[second]), "gold": [gold_G[first], gold_G[second]]}
+            )  # fmt: skip
+    return rows
+
+
+def balanced(rows: Sequence[dict]) -> list[dict]:
+    """Pairs without those that make the chosen ones longer (or shorter) on average: the most unequal go first.
+
+    >>> pairs = [{"chosen": "long" * 9, "rejected": "x"}, {"chosen": "abc", "rejected": "abc"}]
+    >>> balanced(pairs)
+    [{'chosen': 'abc', 'rejected': 'abc'}]
+    """
+    kept = sorted(rows, key=lambda row: len(row["chosen"]) - len(row["rejected"]))
+    excess = sum(len(row["chosen"]) - len(row["rejected"]) for row in kept)
+    while kept and abs(excess) > len(kept):
+        gone = kept.pop() if excess > 0 else kept.pop(0)
+        excess -= len(gone["chosen"]) - len(gone["rejected"])
+    return kept

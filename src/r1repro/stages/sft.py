@@ -1,0 +1,138 @@
+"""Supervised fine-tuning on outputs to questions: cold start (2.3.1), the 800k stage (2.3.3), distillation (2.4).
+
+The file of examples has a line of JSON each: ``question`` (its text, put into the template here), ``output``, and
+whatever else its maker wants to remember.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from r1repro import paper
+from r1repro.algo import likelihood
+from r1repro.config import SFT, Machine
+from r1repro.engine import checkpoint, policy
+from r1repro.records import Refusal
+from r1repro.run import Interrupts, Run, read_lines, sha256_file
+from r1repro.stages.pretrain import schedule
+from r1repro.tinyworld import base, tokenizer
+
+
+def train(
+    cfg: SFT, run_dir: Path | str, base_dir: Path | str, examples: Path | str, machine: Machine | None = None
+) -> Path:
+    """Fine-tune, or go on from the last checkpoint, or return at once when done; returns the folder of the model.
+
+    Each step: the gradient of the mean negative log-likelihood over the output tokens of ``batch_size`` examples.
+
+    Where the paper is silent:
+        Loss masking, packing and warm-up.  Here the prompt is not trained on, outputs go end to end through the model
+        without seeing each other, every token of a step counts alike, and a short warm-up comes first.
+
+    Raises:
+        Refusal: no examples, or a line that is none; another run lies in ``run_dir``.
+    """
+    machine = machine or Machine()
+    rows = read_examples(examples)
+    inputs = {"base": base.digest(base_dir), "examples": sha256_file(Path(examples))}
+    run = Run.open(run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
+    prompts, outputs = encoded(rows, cfg.max_tokens)
+    if not outputs:
+        raise Refusal(f"{examples} has no output of at most {cfg.max_tokens} tokens: raise sft.max_tokens")
+    batches = order(len(outputs), cfg)
+    last = checkpoint.folder_of(run.path, len(batches))
+    if run.complete:
+        return last
+    model = policy.load(base_dir)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    steps = checkpoint.steps_in(run.path)
+    done = steps[-1] if steps else 0
+    run.rewind(done)
+    if done:
+        checkpoint.load_(checkpoint.folder_of(run.path, done), model, optimizer=optimizer)
+    with Interrupts("this step") as interrupts:
+        for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc="fine-tuning"):
+            rate = cosine(step / len(batches), cfg)
+            optimizer.param_groups[0]["lr"] = rate
+            chosen = batches[step - 1]
+            log = update_(model, optimizer, [prompts[i] for i in chosen], [outputs[i] for i in chosen], cfg, machine)
+            run.log(step, log | {"learning_rate": rate, "time/elapsed_s": run.seconds()})
+            if step % cfg.checkpoint_every == 0 or step == len(batches) or interrupts.asked:
+                checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+                checkpoint.keep_only(run.path, {step})
+                run.keep_time()
+            interrupts.stop()
+    run.finish(tokens={"trained": sum(len(o) for o in outputs) * cfg.epochs}, examples=len(outputs))
+    return last
+
+
+def read_examples(file: Path | str) -> list[dict]:
+    """The examples of a file; Refusal where there is none, or a line without a question or an output."""
+    if not Path(file).exists():
+        raise Refusal(f"no examples at {file}: run the stage that collects them, or name a JSONL file")
+    rows = read_lines(Path(file))
+    for number, row in enumerate(rows, start=1):
+        if not (isinstance(row.get("question"), str) and isinstance(row.get("output"), str)):
+            raise Refusal(f"{file}, line {number} has no text called question or output: mend or remove that line")
+    if not rows:
+        raise Refusal(f"{file} holds no example: collect some first")
+    return rows
+
+
+def encoded(rows: Sequence[dict], max_tokens: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of prompts and of outputs with their end token; outputs beyond ``max_tokens`` are left out whole."""
+    vocabulary = tokenizer.load()
+    prompts = vocabulary([paper.template(row["question"]) for row in rows])["input_ids"]
+    outputs = vocabulary([f" {row['output'].strip()}" for row in rows])["input_ids"]
+    kept = [i for i, output in enumerate(outputs) if len(output) < max_tokens]
+    return [prompts[i] for i in kept], [[*outputs[i], vocabulary.eos_token_id] for i in kept]
+
+
+def order(num_examples: int, cfg: SFT) -> list[np.ndarray]:
+    """Examples of each step: a new order each epoch, a function of (seed, epoch); the last step of an epoch may be
+    smaller."""
+    size = min(cfg.batch_size, num_examples)
+    epochs = [np.random.default_rng([cfg.seed, epoch, 2]).permutation(num_examples) for epoch in range(cfg.epochs)]
+    return [chosen for shuffled in epochs for chosen in np.array_split(shuffled, max(1, round(num_examples / size)))]
+
+
+def cosine(done: float, cfg: SFT) -> float:
+    """Learning rate after a share ``done`` of the steps: linear warm-up, then a cosine to ``final_share`` of the peak.
+
+    >>> [round(cosine(x, SFT(learning_rate=1.0, warmup=0.1)), 3) for x in (0.05, 0.1, 1.0)]
+    [0.5, 1.0, 0.1]
+    """
+    return cfg.learning_rate * schedule(done, cfg.warmup, cfg.final_share)
+
+
+def update_(
+    model, optimizer, prompts: list[list[int]], outputs: list[list[int]], cfg: SFT, machine: Machine
+) -> dict[str, float]:
+    """One step on some examples."""
+    length_N = torch.tensor([len(o) for o in outputs])
+    tokens_NT = torch.zeros(len(outputs), int(length_N.max()), dtype=torch.long)
+    for row, output in enumerate(outputs):
+        tokens_NT[row, : len(output)] = torch.tensor(output)
+    weight = 1.0 / float(length_N.sum())
+    losses: list[Tensor] = []
+
+    def loss_of(logp_NT: Tensor, rows: Tensor) -> Tensor:
+        mask_NT = (torch.arange(logp_NT.shape[1])[None] < length_N[rows][:, None]).to(logp_NT.dtype)
+        losses.append(likelihood.sft_loss(logp_NT, mask_NT * weight))
+        return losses[-1]
+
+    policy.backward_(
+        model, prompts, torch.arange(len(outputs)), tokens_NT, length_N, loss_of,
+        temperature=1.0, max_tokens=machine.micro_batch_tokens,
+    )  # fmt: skip
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
+    loss = torch.stack([part.detach() for part in losses]).sum()
+    if not torch.isfinite(norm + loss):
+        raise Refusal(f"loss {loss.item()} and gradient norm {norm.item()} are no numbers: lower sft.learning_rate")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "tokens/trained": float(length_N.sum())}

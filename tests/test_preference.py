@@ -1,0 +1,164 @@
+"""Reward models: losses worked by hand, what each reads, pairs that are kept, and rewards for open questions alone."""
+
+import json
+import math
+import random
+
+import pytest
+import torch
+from models import save_base
+
+from r1repro.algo import preference
+from r1repro.config import RewardModel
+from r1repro.engine import scorer
+from r1repro.records import Refusal
+from r1repro.stages import reward_model
+from r1repro.tinyworld import families, general
+
+
+def test_the_pair_loss_by_hand():
+    chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    assert preference.pair_loss(chosen, rejected).item() == pytest.approx(expected)
+    assert preference.pair_loss(chosen + 5, rejected + 5).item() == pytest.approx(expected)  # only differences count
+
+
+def test_the_point_loss_by_hand():
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
+    assert preference.point_loss(torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])).item() == pytest.approx(expected)
+
+
+def test_scores_are_measured_in_standard_deviations():
+    assert preference.standardised(torch.tensor([3.0, 1.0]), 1.0, 2.0).tolist() == [1.0, 0.0]
+
+
+ASKED = families.draw("general", "train", 2, "en", 0)
+REQUEST = families.draw("safety", "train", 1, "en", 0)
+OUTPUT = "<think> secret thoughts </think> <answer> The sea is cold. </answer>"
+
+
+def test_helpfulness_is_read_off_the_summary_and_safety_off_everything():
+    assert "secret" not in scorer.reads("helpful", ASKED, OUTPUT) and "cold" in scorer.reads("helpful", ASKED, OUTPUT)
+    assert ASKED.text in scorer.reads("helpful", ASKED, OUTPUT)
+    assert "secret" in scorer.reads("safety", REQUEST, OUTPUT)
+    assert ASKED.gold in scorer.reads("judge", ASKED, OUTPUT) and "secret" not in scorer.reads("judge", ASKED, OUTPUT)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A reward model with random weights."""
+    return scorer.load(save_base(tmp_path_factory.mktemp("policy")), seed=3)
+
+
+def test_a_score_does_not_depend_on_what_is_scored_beside_it(head):
+    texts = ["a b c", "the sea is cold and long and high", "x", "one two"]
+    together = scorer.scores(head, texts)
+    alone = torch.cat([scorer.scores(head, [text]) for text in texts])
+    assert torch.allclose(together, alone, atol=1e-5) and together.std() > 0
+
+
+def test_the_head_is_drawn_from_the_seed(tmp_path):
+    folder = save_base(tmp_path)
+    weights = [scorer.load(folder, seed=s).score.weight for s in (1, 1, 2)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def settings(**changes):
+    small = dict(
+        num_prompts=40, outputs_per_prompt=4, batch_size=8, learning_rate=1e-3, epochs=1, max_tokens=200,
+        judge_noise=0.0, min_difference=0.4,
+    )  # fmt: skip
+    return RewardModel(**small | changes)
+
+
+def written(monkeypatch):
+    """Outputs of every quality in the place of samples: a random policy writes none that differ."""
+
+    def outputs(cfg, questions, *_):
+        rng = random.Random(cfg.seed)
+        manner = general.Manner(right=0.5, offer=0.5, rude=0.3)
+
+        def one(q):
+            if q.family == "general":
+                thought, said = general.reply(q, manner, q.language, rng)
+            else:
+                thought, said = families.safety.reply(q, manner, 0.5, 0.2, q.language, rng)
+            return f"<think> {thought} </think> <answer> {said} </answer>"
+
+        return [[one(q) for _ in range(cfg.outputs_per_prompt)] for q in questions]
+
+    monkeypatch.setattr(reward_model, "_outputs", outputs)
+
+
+@pytest.mark.parametrize("kind", ["helpful", "safety"])
+def test_a_reward_model_learns_what_the_hidden_rule_says(tmp_path, monkeypatch, kind):
+    written(monkeypatch)
+    cfg = settings(kind=kind, num_prompts=300, epochs=4, learning_rate=3e-3, batch_size=32)
+    folder = reward_model.train(cfg, tmp_path / "run", save_base(tmp_path / "policy"))
+    losses = [json.loads(line)["policy/loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.1
+    found = json.loads((tmp_path / "run" / "agreement.json").read_text())
+    assert found["agreement with the hidden rule"] > 0.6 and found["trained on"] > 50
+    assert reward_model.train(cfg, tmp_path / "run", tmp_path / "policy") == folder
+
+
+def test_held_out_prompts_are_in_no_training_example(tmp_path, monkeypatch):
+    written(monkeypatch)
+    reward_model.train(settings(), tmp_path / "run", save_base(tmp_path / "policy"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    held = {row["id"] for row in rows if row["held_out"]}
+    assert held and not held & {row["id"] for row in rows if not row["held_out"]}
+
+
+def test_pairs_that_differ_by_too_little_are_dropped(monkeypatch):
+    texts = [f"<answer> {ASKED.gold} </answer>", "<answer> nothing </answer>"] * 2
+    kept = reward_model._pairs(settings(min_difference=1.0), ASKED, texts, random.Random(0))
+    assert len(kept) == 2 and all(row["gold"][0] > row["gold"][1] + 1 for row in kept)
+    assert all(ASKED.gold in row["chosen"] and ASKED.gold not in row["rejected"] for row in kept)
+    assert reward_model._pairs(settings(min_difference=9.0), ASKED, texts, random.Random(0)) == []
+
+
+def test_lengths_of_chosen_and_rejected_are_balanced():
+    rows = [{"chosen": "x" * (10 + n), "rejected": "y" * 10} for n in range(40)]
+    rows += [{"chosen": "x" * 5, "rejected": "y" * 10}] * 10
+    kept = reward_model.balanced(rows)
+    excess = sum(len(row["chosen"]) - len(row["rejected"]) for row in kept) / len(kept)
+    assert abs(excess) <= 1 and len(kept) >= 15
+
+
+@pytest.fixture(scope="module")
+def pair_of_models(tmp_path_factory):
+    """Folders of two reward models with their scales."""
+    folders = []
+    for seed in (1, 2):
+        run = tmp_path_factory.mktemp(f"rm{seed}")
+        folder = run / "checkpoints" / "step-000001"
+        scorer.load(save_base(tmp_path_factory.mktemp(f"policy{seed}"), seed), seed=seed).save_pretrained(folder)
+        (run / "scale.json").write_text(json.dumps({"mean": 0.5, "std": 2.0}))
+        folders.append(folder)
+    return folders
+
+
+def test_each_open_question_has_its_own_model_and_reasoning_has_none(pair_of_models):
+    reward = scorer.Preference(*pair_of_models)
+    sums = families.draw("chain_sum", "train", 1, "en", 0)
+    values = [score.value for score in reward([ASKED, REQUEST, sums], [OUTPUT] * 3)]
+    helpful, safety = (scorer.load(folder) for folder in pair_of_models)
+    first = scorer.scores(helpful, [scorer.reads("helpful", ASKED, OUTPUT)]).item()
+    second = scorer.scores(safety, [scorer.reads("safety", REQUEST, OUTPUT)]).item()
+    assert values == [pytest.approx((first - 0.5) / 2), pytest.approx((second - 0.5) / 2), 0.0]
+    assert set(reward.inputs) == {"reward model general", "reward model safety"}
+
+
+def test_thinking_does_not_move_the_helpfulness_reward(pair_of_models):
+    reward = scorer.Preference(*pair_of_models)
+    other = OUTPUT.replace("secret thoughts", "all other thoughts")
+    one, two = reward([ASKED] * 2, [OUTPUT, other])
+    assert one.value == pytest.approx(two.value, abs=1e-6)
+    one, two = reward([REQUEST] * 2, [OUTPUT, other])
+    assert abs(one.value - two.value) > 1e-4
+
+
+def test_a_missing_reward_model_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="no model at"):
+        scorer.load(tmp_path)
