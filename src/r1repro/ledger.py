@@ -1,8 +1,9 @@
 """From evaluation folders of several seeds to claims measured, with intervals, and verdicts.
 
-`read` takes the runs of a tier from disk; `measure` computes what the rule of a claim names; `verdict` is the one
-function that says what a measurement means; `entry` is the line of `claims.json`; `problems` says why a ledger must
-not be published.  Figures and pages are made in `r1repro.report`.
+`read` takes the runs of a tier from disk; `measure` computes what the rule of a claim about R1-Zero names (those about
+the models of the pipeline: `r1repro.ledger_models`); `verdict` is the one function that says what a measurement means;
+`entry` is the line of `claims.json`; `problems` says why a ledger must not be published.  Figures and pages are made in
+`r1repro.report`.
 """
 
 import csv
@@ -153,22 +154,26 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
 
 
 def read_seed(folder: Path, out: Path) -> SeedRuns | None:
-    """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist."""
+    """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist.
+
+    Of an evaluation that asked several families, the chain sums alone: the claims about R1-Zero (C01 to C09, C30) are
+    measured on them, as the paper's on mathematics.
+    """
     evaluations = sorted(folder.glob("evaluate/step-*/manifest.json"))
     if not evaluations:
         return None
     records, checkpoints, questions = [], [], None
     rl = folder / "r1_zero"
     if (rl / "manifest.json").exists():
-        records.append(_record(rl, out))
+        records.append(record(rl, out))
     for manifest in evaluations:
         run = manifest.parent
-        records.append(_record(run, out))
+        records.append(record(run, out))
         with readable(run / "samples.jsonl"):
-            rows = sorted(read_lines(run / "samples.jsonl"), key=lambda row: row["id"])
+            rows = chain_sums(sorted(read_lines(run / "samples.jsonl"), key=lambda row: row["id"]))
             asked = [(row["id"], row["language"], row["level"]) for row in rows]
             if not rows or len({len(row["outputs"]) for row in rows}) > 1:
-                raise Refusal(f"{run} has no questions, or not as many samples to each: evaluate it again")
+                raise Refusal(f"{run} has no chain sums, or not as many samples to each: evaluate it again")
             if questions is not None and asked != questions:
                 raise Refusal(f"{run} asked other questions than the first checkpoint of its seed: evaluate both again")
             questions = asked
@@ -177,7 +182,7 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     if checkpoints[0].step != 0:
         raise Refusal(f"{folder} has no evaluation of the untouched base (step 0): evaluate step 0 too")
     return SeedRuns(
-        seed=_seed_of(folder),
+        seed=seed_of(folder),
         ids=tuple(id for id, _, _ in questions),
         language_Q=np.array([language for _, language, _ in questions]),
         level_Q=np.array([level for _, _, level in questions]),
@@ -187,7 +192,16 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     )
 
 
-def _seed_of(folder: Path) -> int:
+def chain_sums(rows: list[dict]) -> list[dict]:
+    """The rows of chain sums; those of evaluations from before there were families name none.
+
+    >>> chain_sums([{"id": 1, "family": "logic"}, {"id": 2, "family": "chain_sum"}]), chain_sums([{"id": 1}])
+    ([{'id': 2, 'family': 'chain_sum'}], [{'id': 1}])
+    """
+    return [row for row in rows if row.get("family", "chain_sum") == "chain_sum"]
+
+
+def seed_of(folder: Path) -> int:
     """The number in the folder's name, or, where a person chose another name, the one the RL run was given."""
     number = folder.name.removeprefix("seed-")
     return int(number) if number.isdecimal() else int(read_json(folder / "r1_zero" / "manifest.json")["seed"])
@@ -210,7 +224,7 @@ def _checkpoint(step: int, rows: list[dict]) -> Checkpoint:
     )
 
 
-def _record(run: Path, out: Path) -> RunRecord:
+def record(run: Path, out: Path) -> RunRecord:
     manifest = read_json(run / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("exit") != "complete":
         raise Refusal(f"{run} is not complete: start it again with the same command and it goes on where it stopped")
@@ -260,13 +274,17 @@ def part(
     effect: Callable[[np.ndarray], np.ndarray],
     summary: Callable = weighted_mean,
 ) -> Part:
-    """An effect of per-question columns, with its bootstrap over seeds and questions.
+    """An effect of per-question columns, with its bootstrap over seeds and questions."""
+    return part_of([np.stack(columns(seed), axis=1) for seed in seeds], effect, summary, shared=shared(seeds))
+
+
+def part_of(tables: Sequence[np.ndarray], effect: Callable, summary: Callable = weighted_mean, *, shared: bool) -> Part:
+    """An effect of tables, one a seed with a row a question; see `bootstrap`.
 
     Rounded to nine digits, so that the noise of adding floats in another order never decides a sign.  Where the effect
     is undefined (a rate of zero to begin with) the value is None, and so are the ends of the interval that it opens.
     """
-    tables = [np.stack(columns(seed), axis=1) for seed in seeds]
-    interval = bootstrap(tables, effect, summary=summary, shared=shared(seeds))
+    interval = bootstrap(tables, effect, summary=summary, shared=shared)
     each = tuple(_finite(value) for value in effects(tables, effect, summary=summary))
     value, low, high = (_finite(x) for x in interval)
     return Part(value=value, low=low, high=high, seeds=each)
@@ -591,11 +609,15 @@ def _why_not_measured(measured: Part, threshold: float, unit: str) -> str:
     return f"is not measured: half-width {measured.half_width:.3g}, at most {widest:.3g} counts"
 
 
-def entry(claim: paper.Claim, measurement: Measurement | None) -> dict:
-    """The line of claims.json: ours, low and high are the effect of the rule's first part; the rest is in detail."""
+def entry(claim: paper.Claim, measurement: Measurement | None, because: str = "") -> dict:
+    """The line of claims.json: ours, low and high are the effect of the rule's first part; the rest is in detail.
+
+    ``because`` says why a claim that has a rule is not measured.
+    """
     row = {"id": claim.id, "claim": claim.claim, "paper": claim.paper_numbers}
     if measurement is None:
-        detail = {"untested_because": claim.untested_because or "no run at this tier measures it"}
+        why = claim.untested_because or because or f"no run of this tier measures {claim.rule}"
+        detail = {"untested_because": why, "why": why}
         row |= {"ours": None, "low": None, "high": None, "detail": detail, "seeds": []}
         return row | {"verdict": verdict(claim.rule, None, claim.unit), "rule": claim.rule, "runs": []}
     first = next(iter(measurement.parts.values()))

@@ -1,0 +1,240 @@
+"""The models of the pipeline side by side: what each evaluation says, benchmark by benchmark, with its address.
+
+`read` takes a seed's evaluations (`stages.r1.measure` makes them) from disk; `benchmarks` gives the numbers of a model,
+`table` sets several beside each other; the claims about them are measured in `r1repro.ledger_models`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+
+from r1repro.ledger import RunRecord, record, seed_of
+from r1repro.records import Refusal
+from r1repro.rewards.format import format_reward
+from r1repro.rewards.language import language_share
+from r1repro.run import read_json, read_lines, readable
+
+NAMES = {
+    "base": "base", "r1_zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev2_twin": "Dev2 without language reward",
+    "dev3": "Dev3", "r1": "R1",
+}  # fmt: skip
+"""Folder -> what a reader calls the model."""
+
+STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
+"""Folders of the distilled models; beside each stand its ``_base`` and its ``_short`` sibling."""
+
+MADE_BY = {
+    "r1_zero": ("r1_zero",), "dev1": ("dev1/examples", "dev1/sft"), "dev2": ("dev2/rl",), "dev2_twin": ("dev2/twin",),
+    "dev3": ("dev3/judge", "dev3/by_rule", "dev3/by_judge", "dev3/sft"), "r1": ("r1/helpful", "r1/safety", "r1/rl"),
+}  # fmt: skip
+"""Model -> the runs below a seed's folder that made it of an earlier one; the last is its training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model's evaluations; arrays are (Q, K): questions, samples to each.  ``*_open`` are of the open questions."""
+
+    name: str
+    seed: int
+    """Ours: the seed of the pipeline, not that of the test questions."""
+
+    ids: tuple[str, ...]
+    family_Q: np.ndarray
+    level_Q: np.ndarray
+    language_Q: np.ndarray
+    right_QK: np.ndarray
+    length_QK: np.ndarray
+    truncated_QK: np.ndarray
+    consistency_QK: np.ndarray
+    """Share of words in the question's language, in the thinking."""
+
+    format_QK: np.ndarray
+    readable_QK: np.ndarray
+    """1 where the format is right, the thinking is in the question's language (95 %), and a summary follows it."""
+
+    open_ids: tuple[str, ...]
+    sort_open: np.ndarray
+    """fact, write, translate, self, greet, harmful or look-alike."""
+
+    helpful_open: np.ndarray
+    follows_open: np.ndarray
+    unsafe_open: np.ndarray
+    refused_open: np.ndarray
+    runs: tuple[RunRecord, ...]
+    """Its two evaluations, then the runs of `MADE_BY` that are there."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[dict, ...] = ()
+    """Of the run that trained it; empty for a base."""
+
+
+def read(seed_dir: Path, out: Path) -> dict[str, Model]:
+    """Every evaluated model of a seed, by its folder's name; none where there is no evaluation.
+
+    Raises:
+        Refusal: a run behind a model is not complete or damaged, or has not as many samples to each question.
+    """
+    found = {}
+    for folder in sorted(Path(seed_dir, "models").glob("*")):
+        if (folder / "reasoning" / "manifest.json").exists() and (folder / "open" / "manifest.json").exists():
+            found[folder.name] = _model(folder, out)
+    return found
+
+
+def _model(folder: Path, out: Path) -> Model:
+    seed_dir, name = folder.parent.parent, folder.name
+    made = [seed_dir / place for place in MADE_BY.get(name, (f"students/{name}",))]
+    made = [run for run in made if (run / "manifest.json").exists()]
+    runs = tuple(record(run, out) for run in (folder / "reasoning", folder / "open", *made))
+    with readable(folder / "reasoning" / "samples.jsonl"):
+        rows, grid = _sampled(folder / "reasoning" / "samples.jsonl")
+        share_QK = grid(lambda output, row: language_share(output["text"], row["language"]))
+        format_QK = grid(lambda output, _: format_reward(output["text"]))
+        reasoning = dict(
+            ids=tuple(row["id"] for row in rows),
+            family_Q=np.array([row["family"] for row in rows]),
+            level_Q=np.array([row["level"] for row in rows]),
+            language_Q=np.array([row["language"] for row in rows]),
+            right_QK=grid(lambda output, _: output["verdict"] == "right"),
+            length_QK=grid(lambda output, _: output["length"]),
+            truncated_QK=grid(lambda output, _: output["truncated"]),
+            consistency_QK=share_QK,
+            format_QK=format_QK,
+            readable_QK=format_QK * (share_QK >= 0.95) * grid(lambda output, _: has_summary(output["text"])),
+        )
+    with readable(folder / "open" / "samples.jsonl"):
+        rows, grid = _sampled(folder / "open" / "samples.jsonl")
+        replies = dict(
+            open_ids=tuple(row["id"] for row in rows),
+            sort_open=np.array([dict(map(tuple, row["requirements"]))["sort"] for row in rows]),
+            helpful_open=grid(lambda output, _: output["helpful"]),
+            follows_open=grid(lambda output, _: output["follows"]),
+            unsafe_open=grid(lambda output, _: output["unsafe"]),
+            refused_open=grid(lambda output, _: output["refused"]),
+        )
+    trained = dict(
+        settings=dict(read_json(made[-1] / "manifest.json").get("config", {})) if made else {},
+        metrics=tuple(read_lines(made[-1] / "metrics.jsonl")) if made else (),
+    )
+    return Model(name=name, seed=seed_of(seed_dir), runs=runs, **reasoning, **replies, **trained)
+
+
+Grid = Callable[[Callable[[dict, dict], float]], np.ndarray]
+
+
+def _sampled(file: Path) -> tuple[list[dict], Grid]:
+    """The questions of an evaluation by id, and what makes the (Q, K) array of something said of output and question.
+
+    Seeds and models are paired by the order of questions.
+    """
+    rows = sorted(read_lines(file), key=lambda row: row["id"])
+    if not rows or len({len(row["outputs"]) for row in rows}) > 1:
+        raise Refusal(f"{file.parent} has no questions, or not as many samples to each: evaluate it again")
+    return rows, lambda value: np.array([[value(o, row) for o in row["outputs"]] for row in rows], dtype=float)
+
+
+def is_readable(text: str, language: str) -> bool:
+    """Whether an output has the form of R1: thinking in one language between its tags, then a summary (2.3.1).
+
+    >>> is_readable("<think> so 4 </think> 2+2=4. <answer> 4 </answer>", "en")
+    True
+    """
+    return bool(format_reward(text) and language_share(text, language) >= 0.95 and has_summary(text))
+
+
+def has_summary(text: str) -> bool:
+    """Whether anything stands between thinking and answer: a bare answer block is an answer and no summary.
+
+    >>> has_summary("<think> so 4 </think> 2+2=4. <answer> 4 </answer>"), has_summary("</think> <answer> 4 </answer>")
+    (True, False)
+    """
+    return bool(text.rpartition("</think>")[2].partition("<answer>")[0].strip())
+
+
+Rows = Callable[[Model], np.ndarray]
+"""Of a model: one number a question, of those questions that matter."""
+
+
+def of_family(name: str) -> Rows:
+    """pass@1 of each question of a family."""
+    return lambda model: model.right_QK[model.family_Q == name].mean(axis=1)
+
+
+def of_sorts(*sorts: str, field: str = "follows_open") -> Rows:
+    """Of each open question of some sorts: the share of samples that do all that is asked (or refuse, or are
+    unsafe)."""
+    return lambda model: (getattr(model, field)[np.isin(model.sort_open, sorts)] == 1.0).mean(axis=1)
+
+
+def is_general(model: Model) -> np.ndarray:
+    """Which open questions are general prompts: neither requests to refuse nor their look-alikes."""
+    return ~np.isin(model.sort_open, ("harmful", "look-alike"))
+
+
+QUESTIONS: dict[str, tuple[str, Rows]] = {
+    "sums": ("AIME 2024, MATH-500", of_family("chain_sum")),
+    "search": ("logic puzzles", of_family("search")),
+    "logic": ("GPQA Diamond, MMLU", of_family("logic")),
+    "programs": ("LiveCodeBench", of_family("programs")),
+    "language consistency": ("v2 B.6", lambda model: model.consistency_QK.mean(axis=1)),
+    "readable": ("no benchmark", lambda model: model.readable_QK.mean(axis=1)),
+    "instructions (strict)": ("IF-Eval", of_sorts("write")),
+    "facts": ("SimpleQA", of_sorts("fact")),
+    "translation": ("no benchmark", of_sorts("translate")),
+    "helpfulness (0 to 3)": (
+        "AlpacaEval 2.0, ArenaHard",
+        lambda model: model.helpful_open[is_general(model)].mean(axis=1),
+    ),
+    "safe responses": ("v2 D.3", lambda model: 1 - of_sorts("harmful", field="unsafe_open")(model)),
+    "look-alikes refused": ("over-refusal", of_sorts("look-alike", field="refused_open")),
+}
+"""Benchmark -> the paper's that it stands for, and its value for each question.  Fractions, but for helpfulness."""
+
+
+def _mean(rows: Rows) -> Callable[[Model], float]:
+    def value(model: Model) -> float:
+        return float(chosen.mean()) if (chosen := rows(model)).size else float("nan")
+
+    return value
+
+
+BENCHMARKS = {name: (theirs, _mean(rows)) for name, (theirs, rows) in QUESTIONS.items()}
+"""Benchmark -> the paper's that it stands for, and its value for a model; nan where nothing of it was asked."""
+
+
+def benchmarks(model: Model) -> dict[str, float]:
+    """The value of every benchmark for a model."""
+    return {name: value(model) for name, (_, value) in BENCHMARKS.items()}
+
+
+def win_rate(model: Model, other: Model) -> float:
+    """Share of samples to general prompts that the hidden rule finds more helpful than the other model's, ties one
+    half."""
+    return float(wins_Q(model, other).mean())
+
+
+def wins_Q(model: Model, other: Model) -> np.ndarray:
+    """By question: the chance that a sample of the first is more helpful than one of the second, ties one half."""
+    if model.open_ids != other.open_ids:
+        raise Refusal(f"{model.name} and {other.name} were asked other questions: evaluate both with one config")
+    chosen = is_general(model)
+    ours_Q1K, theirs_QK1 = model.helpful_open[chosen][:, None, :], other.helpful_open[chosen][:, :, None]
+    return ((ours_Q1K > theirs_QK1) + (ours_Q1K == theirs_QK1) / 2).mean((1, 2))
+
+
+def mean_over_seeds(seeds: Sequence[Mapping[str, Model]], name: str) -> dict[str, float]:
+    """Every benchmark of a model, averaged over the seeds that have it."""
+    found = [benchmarks(seed[name]) for seed in seeds if name in seed]
+    return {key: float(np.mean([values[key] for values in found])) for key in BENCHMARKS} if found else {}
+
+
+def table(seeds: Sequence[Mapping[str, Model]], names: Sequence[str]) -> pandas.DataFrame:
+    """Benchmarks (rows) of models (columns), averaged over seeds; the first column says what a row stands for."""
+    columns = {NAMES.get(name, name): mean_over_seeds(seeds, name) for name in names}
+    frame = pandas.DataFrame({name: values for name, values in columns.items() if values}, index=list(BENCHMARKS))
+    frame.insert(0, "stands for", [theirs for theirs, _ in BENCHMARKS.values()])
+    return frame

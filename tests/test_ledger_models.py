@@ -1,0 +1,414 @@
+"""The claims about models on evaluations made up with known effects: each part by hand, verdicts in both directions."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from r1repro import ledger, ledger_models, models, paper, plots
+from r1repro.records import Refusal
+
+HERE = Path(__file__).parent
+made = runpy.run_path(str(HERE / "test_models.py"))
+write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
+write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
+
+CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
+
+PIPELINE = {
+    "r1_zero": dict(sums=4, others=2, own=2, write=1),
+    "dev1": dict(sums=3, others=2, own=4, summary=3, write=2, helpful=(1, 1, 2, 2)),
+    "dev2": dict(sums=4, others=3, own=4, write=2, fact=1, helpful=(1, 2, 2, 2)),
+    "dev2_twin": dict(sums=4, others=3, own=3, truncated=1),
+    "dev3": dict(sums=4, others=3, write=4, fact=3, translate=2, unsafe=2, alike=4, helpful=(1, 2, 2, 2)),
+    "r1": dict(sums=4, others=3, fact=2, unsafe=0, refused=1, alike=3, helpful=(3, 3, 3, 3)),
+}
+STUDENTS = {
+    "qwen-140k": (2, 2),
+    "qwen-280k": (3, 2),
+    "qwen-580k": (3, 3),
+    "llama-220k": (4, 2),
+    "llama-400k": (4, 3),
+}
+"""Right of four samples, sums and others, of each distilled student."""
+
+RL = {"num_rollouts": 4, "steps_per_rollout": 4, "learning_rate": 1e-4, "num_checkpoints": 4}
+CURVES = {"r1_zero": (0.1, 0.2, 0.3, 0.4), "dev2_twin": (0.3, 0.4, 0.5, 0.6)}
+
+
+def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, **options):
+    """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
+    specs = dict(PIPELINE)
+    for name, (sums, others) in STUDENTS.items():
+        specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
+        specs[f"{name}_short"] = dict(sums=2, others=1)
+    for name, spec in (
+        specs | {name: spec and {**specs[name], **spec} for name, spec in (changes or {}).items()}
+    ).items():
+        if spec is not None:
+            write_model(seed_dir, name, **options, **spec)
+    for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin")):
+        rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves[name])]
+        rows += [{"step": 2 + 4 * i, "policy/loss": 0.0} for i in range(len(rows))]
+        cfg = RL | {"num_checkpoints": len(name)} | (settings or {}).get(name, {})
+        if not (seed_dir / place).exists():
+            write_run(seed_dir / place, [], metrics=sorted(rows, key=lambda row: row["step"]), config=cfg)
+
+
+def world(out, seeds=(0, 1, 2), **options):
+    for seed in seeds:
+        write_seed(out / f"seed-{seed}", **options)
+    return [models.read(out / f"seed-{seed}", out.parent) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    return world(tmp_path_factory.mktemp("models") / "out" / "smoke", questions=64, prompts=80)
+
+
+def verdict(claim_id, seeds):
+    (row,) = ledger_models.entries([claim_id], seeds)
+    return row["verdict"]
+
+
+BY_HAND = {
+    "C10": {"readable_gain": 0.75, "follows_gain": 0.25},  # R1-Zero writes no summary; one more of four followed
+    "C11": {"cold_start_cost": 0.25},
+    "C12": {"cold_start_area_gain": 0.2, "cold_start_final_gain": (4 + 3 - 4 - 2) / 8},
+    "C13": {"consistency_gain": 0.25, "accuracy_cost": 0.0},
+    "C14": {"reasoning_gain": 0.25, "reasoning_minus_preference": 0.25 - ((0.25 + 3 * 0.75) / 4 - 0.5)},
+    "C15": {"general_gain": (3 + 2 * 0.75 + 0.5) / 6 - (3 * 0.75 + 2 * 0.25) / 6, "reasoning_beside_general": 0.0},
+    "C16": {"dev3_minus_dev2": 0.0},
+    "C17": {"win_rate": 1.0, "unsafe_change": -0.5, "reasoning_beside_preference": 0.0},
+    "C18": {"refusal_gain": 0.25, "benign_right_change": (2 + 3 - 3 - 4) / 8},
+    "C21": {"gain_over_base": (2 + 2 - 2) / 8, "gain_over_short": (2 + 2 - 3) / 8},  # qwen-140k gains the least
+    "C22": {"step_small": 1 / 8, "step_large": 1 / 8},
+}
+
+
+@pytest.mark.parametrize("claim_id", CLAIMS)
+def test_known_effects_come_out(seeds, claim_id):
+    measured = ledger_models.measure(claim_id, seeds)
+    assert {name: part.value for name, part in measured.parts.items()} == pytest.approx(BY_HAND[claim_id])
+    for part in measured.parts.values():
+        assert part.low <= part.value <= part.high and part.seeds == pytest.approx((part.value,) * 3)
+
+
+def test_these_are_the_claims_and_no_part_is_left_over():
+    rules = {claim.id: [name for name, _, _ in ledger.parse_rule(claim.rule)] for claim in paper.claims()}
+    assert [id for id, names in rules.items() if set(names) & set(ledger_models.MEASURES)] == list(CLAIMS)
+    assert {name for id in CLAIMS for name in rules[id]} == set(ledger_models.MEASURES)
+    assert not set(ledger.MEASURES) & set(ledger_models.MEASURES)
+    assert {claim.id for claim in paper.claims() if claim.rule} == {
+        *CLAIMS,
+        *(f"C0{n}" for n in (1, 2, 3, 4, 6, 8, 9)),
+        "C30",
+    }
+
+
+# --- verdicts, both ways
+
+WORSE = {
+    "C10": {"dev1": dict(write=0)},
+    "C11": {"r1_zero": dict(sums=2)},
+    "C12": {"dev2_twin": dict(sums=2, others=1)},
+    "C13": {"dev2": dict(sums=3, others=2)},
+    "C14": {"dev2": dict(helpful=(3, 3, 3, 3))},  # preferences rise as much, and more
+    "C15": {"dev3": dict(sums=3, others=2)},
+    "C16": {"dev3": dict(sums=3, others=3)},
+    "C17": {"r1": dict(unsafe=4)},
+    "C18": {"r1": dict(refused=0, fact=0, alike=1), "dev3": dict(refused=1)},  # wrong answers and no refusals
+    "C21": {"llama-220k_short": dict(sums=4, others=3)},
+    "C22": {"qwen-580k": dict(sums=2, others=2)},
+}
+
+
+@pytest.mark.parametrize("claim_id", CLAIMS)
+def test_known_verdicts_come_out(seeds, claim_id, tmp_path):
+    assert verdict(claim_id, seeds) == "reproduced"
+    spoiled = world(tmp_path / "out" / "smoke", changes=WORSE[claim_id], questions=64, prompts=80)
+    assert verdict(claim_id, spoiled) == "contradicted"
+
+
+LOSSES = {
+    "reproduced": lambda index: 3 - (index == 1),  # 0.4 points
+    "trend": lambda index: 3 - 2 * (index % 32 == 1),  # 1.6 points, 3.9 for all that is known
+    "inconclusive": lambda index: 3 - 2 * (index % 16 == 1),  # 3.1 points, 0.4 for all that is known
+    "contradicted": lambda index: 2,  # 12.5 points
+}
+
+
+@pytest.mark.parametrize("expected", LOSSES)
+@pytest.mark.parametrize("claim_id", ["C15", "C16", "C17"])
+def test_three_points_may_be_lost_and_no_more(tmp_path, claim_id, expected):
+    changes = {"r1" if claim_id == "C17" else "dev3": dict(others=LOSSES[expected])}
+    (row,) = ledger_models.entries([claim_id], world(tmp_path / "smoke", changes=changes, questions=64, prompts=80))
+    assert row["verdict"] == expected, row["detail"]["parts"]
+
+
+@pytest.mark.parametrize(
+    "others, expected", [(LOSSES["inconclusive"], "trend"), (LOSSES["contradicted"], "contradicted")]
+)
+def test_accuracy_may_cost_five_points_and_no_more(tmp_path, others, expected):
+    found = world(tmp_path / "smoke", changes={"dev2": dict(others=others)}, questions=64)
+    assert verdict("C13", found) == expected
+
+
+# --- questions, seeds and pairs
+
+
+def test_a_gain_is_as_unsure_as_its_questions_are_few(tmp_path):
+    """Half of 32 sums lose four samples of four, half none; three seeds that share their questions tell no more."""
+    sums = {"r1_zero": dict(sums=4), "dev1": dict(sums=lambda index: 4 * (index // 2 % 2))}
+    shared = world(tmp_path / "a" / "smoke", changes=sums, questions=64)
+    cost = ledger_models.measure("C11", shared).parts["cold_start_cost"]
+    assert cost.value == 0.5 and cost.half_width == pytest.approx(1.96 * 0.5 / 32**0.5, rel=0.15)
+    own = [models.read(tmp_path / "b" / f"seed-{n}", tmp_path) for n in range(3) if not write_own(tmp_path, n, sums)]
+    apart = ledger_models.measure("C11", own).parts["cold_start_cost"]
+    assert apart.value == 0.5 and apart.half_width == pytest.approx(cost.half_width / 3**0.5, rel=0.2)
+
+
+def write_own(tmp_path, seed, changes):
+    write_seed(tmp_path / "b" / f"seed-{seed}", changes=changes, questions=64, prefix=f"s{seed}q")
+
+
+def test_what_is_hard_for_both_models_is_no_doubt(tmp_path):
+    def hard(bonus):
+        return lambda index: (0, 1, 2, 3)[index // 2 % 4] + bonus
+
+    changes = {"r1_zero": dict(sums=hard(1)), "dev1": dict(sums=hard(0))}
+    cost = ledger_models.measure("C11", world(tmp_path / "smoke", changes=changes)).parts["cold_start_cost"]
+    assert (cost.low, cost.value, cost.high) == (0.25, 0.25, 0.25)
+
+
+def test_the_smallest_gain_is_found_in_each_draw_and_not_once_for_all(tmp_path):
+    """Two students gain one half on average, each on the questions where the other gains nothing: whatever is drawn,
+    the one that has fewer of its own questions is the smaller."""
+    changes = {name: dict(sums=4, others=4) for name in STUDENTS}
+    changes["qwen-140k"] = dict(sums=4, others=0)
+    changes["qwen-280k"] = dict(sums=0, others=4)
+    changes |= {f"{name}_base": dict(sums=0, others=0) for name in STUDENTS}
+    found = ledger_models.measure("C21", world(tmp_path / "smoke", changes=changes, questions=32))
+    gain = found.parts["gain_over_base"]
+    assert gain.value == 0.5 and gain.high <= 0.5 and gain.low < 0.4
+
+
+def test_reasoning_and_preference_rest_on_questions_of_their_own(tmp_path):
+    """As many more prompts as you like do not blur what is known of reasoning, nor shift the difference."""
+    few, many = (world(tmp_path / str(n) / "smoke", questions=64, prompts=n) for n in (20, 80))
+    a, b = (ledger_models.measure("C14", s).parts["reasoning_minus_preference"] for s in (few, many))
+    assert a.value == b.value == pytest.approx(0.125)
+
+
+def test_seeds_that_disagree_are_a_trend_at_most(tmp_path):
+    for seed, sums in enumerate((3, 3, 4)):
+        write_seed(tmp_path / "smoke" / f"seed-{seed}", changes={"dev1": dict(sums=sums)})
+    found = [models.read(tmp_path / "smoke" / f"seed-{seed}", tmp_path) for seed in range(3)]
+    (row,) = ledger_models.entries(["C11"], found)
+    assert row["detail"]["parts"]["cold_start_cost"]["seeds"] == [0.25, 0.25, 0.0]
+    assert row["verdict"] == "inconclusive" and row["seeds"] == [0, 1, 2]
+
+
+def test_models_that_were_asked_other_questions_are_refused(tmp_path):
+    write_seed(tmp_path / "smoke" / "seed-0", changes={"dev1": None})
+    write_model(tmp_path / "smoke" / "seed-0", "dev1", prefix="p")
+    found = [models.read(tmp_path / "smoke" / "seed-0", tmp_path)]
+    with pytest.raises(
+        Refusal, match="models/dev1/reasoning or the open .* asked other questions than those of r1_zero"
+    ):
+        ledger_models.measure("C10", found)
+    assert ledger_models.measure("C13", found)  # which does not look at dev1
+
+
+def test_where_nothing_was_asked_nothing_is_known(tmp_path):
+    found = world(tmp_path / "smoke", prompts=2)  # one to write, one fact
+    (row,) = ledger_models.entries(["C17"], found)
+    assert row["detail"]["parts"]["unsafe_change"]["value"] is None and row["verdict"] == "inconclusive"
+    assert row["detail"]["beside"]["unsafe_change"]["values"] == [None, None]
+    json.dumps(row, allow_nan=False)
+
+
+# --- what is missing
+
+
+def test_a_claim_without_its_models_says_which(tmp_path):
+    found = world(tmp_path / "smoke", seeds=(0,), changes={"dev1": None, "llama-220k_short": None})
+    assert ledger_models.measure("C10", found) is None
+    rows = {row["id"]: row for row in ledger_models.entries(["C10", "C13", "C21", "C01", "C19"], found)}
+    assert {id: row["verdict"] for id, row in rows.items()} == {
+        "C10": "untestable", "C13": "trend", "C21": "untestable", "C01": "untestable", "C19": "untestable",
+    }  # fmt: skip
+    why = {id: row["detail"].get("untested_because") for id, row in rows.items()}
+    assert why["C10"].startswith("Dev1 not evaluated yet") and paper.claim("C10").rule in why["C10"]
+    assert why["C21"].startswith("llama-220k_short not evaluated yet")
+    assert (
+        why["C01"] == "no run of this tier measures pass1_gain > 0"
+        and why["C19"] == paper.claim("C19").untested_because
+    )
+    assert all(row["detail"]["why"] for row in rows.values())
+    assert ledger_models.missing("C13", found) == "" and "R1-Zero, Dev1" in ledger_models.missing("C10", [])
+
+
+def test_a_seed_that_lacks_a_model_makes_a_trend_of_the_others(tmp_path):
+    write_seed(tmp_path / "smoke" / "seed-2", changes={"dev1": None})
+    found = [*world(tmp_path / "smoke", seeds=(0, 1)), models.read(tmp_path / "smoke" / "seed-2", tmp_path)]
+    (row,) = ledger_models.entries(["C11"], found)
+    assert row["verdict"] == "trend" and row["seeds"] == [0, 1] and row["detail"]["why"] == "2 of at least 3 seeds"
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (dict(settings={"dev2_twin": {"learning_rate": 1e-3}}), "differ in learning_rate"),
+        (dict(settings={"r1_zero": {"rewards": ["a"]}}), "differ in rewards"),
+        (dict(curves=CURVES | {"dev2_twin": (0.3, 0.4)}), "differ in rollouts"),
+        (dict(curves=CURVES | {"dev2_twin": ()}), "not beside the evaluations, or logged no verdicts"),
+    ],
+)
+def test_unequal_runs_of_rl_are_not_compared(tmp_path, options, reason):
+    found = world(tmp_path / "smoke", **options)
+    (row,) = ledger_models.entries(["C12"], found)
+    assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
+
+
+# --- what a reader and a report need
+
+
+def test_the_entry_is_made_as_those_of_r1_zero_are(seeds):
+    (row,) = ledger_models.entries(["C13"], seeds)
+    assert list(row) == [
+        "id", "claim", "paper", "ours", "low", "high", "detail", "seeds", "verdict", "rule", "runs",
+    ]  # fmt: skip
+    detail = row["detail"]
+    assert (detail["before"], detail["after"]) == (0.75, 1.0) and "question's language" in detail["quantity"]
+    assert detail["models"] == ["Dev2 without language reward", "Dev2"]
+    assert detail["truncated"] == [0.25, 0.0] and detail["length_right"] == [10.0, 10.0]
+    assert (detail["questions"], detail["k"], detail["open_questions"], detail["open_k"]) == (64, 4, 80, 4)
+    assert detail["pass1"] == [0.875, 0.875] and detail["unit"] == "accuracy"
+    assert detail["beside"] == {"accuracy_cost": {"quantity": "pass@1", "values": [0.875, 0.875]}}
+    paths = [run["path"] for run in row["runs"] if "seed-1" in run["path"]]
+    assert paths == [f"out/smoke/seed-1/{path}" for path in (
+        "models/dev2_twin/reasoning", "models/dev2_twin/open", "dev2/twin", "models/dev2/reasoning", "models/dev2/open",
+    )]  # fmt: skip
+    assert all(len(run["digest"]) == 64 for run in row["runs"])
+    for row in ledger_models.entries(CLAIMS, seeds):
+        json.dumps(row, allow_nan=False)
+
+
+def test_details_of_their_own(seeds):
+    rows = {row["id"]: row["detail"] for row in ledger_models.entries(CLAIMS, seeds)}
+    assert rows["C10"]["format"] == [1.0, 1.0] and rows["C10"]["one_language"] == [0.5, 1.0]
+    assert rows["C12"]["steps_to_the_end_of_r1_zero"] == [[12.0, 4.0]] * 3
+    assert (rows["C17"]["before"], rows["C17"]["after"]) == (0.5, 1.0)
+    assert rows["C17"]["beside"]["unsafe_change"]["values"] == [0.5, 0.0]
+    assert rows["C21"]["pass1_by_model"]["llama-400k"] == 7 / 8 and len(rows["C21"]["pass1_by_model"]) == 15
+    assert rows["C22"]["pass1_by_model"] == {"qwen-140k": 0.5, "qwen-280k": 0.625, "qwen-580k": 0.75}
+
+
+def test_one_list_has_the_claims_of_r1_zero_and_of_the_models(tmp_path, seeds):
+    zero = ledger.read("smoke", write_world(tmp_path / "out", per_level=20))
+    every = [claim.id for claim in paper.claims()]
+    rows = ledger_models.entries(every, seeds, zero=zero)
+    assert [row["id"] for row in rows] == every
+    alone = [ledger.entry(claim, ledger.measure(claim.id, zero)) for claim in paper.claims()]
+    for row, before in zip(rows, alone, strict=True):
+        assert row == before or row["id"] in CLAIMS
+    measured = {row["id"] for row in rows if row["verdict"] != "untestable"}
+    assert measured == {claim.id for claim in paper.claims() if claim.rule}
+
+
+def test_r1_zeros_claims_rest_on_the_sums_alone(tmp_path):
+    """An evaluation of several families is that of its sums: the same numbers, whatever became of the rest."""
+    alone = write_world(tmp_path / "a" / "out", per_level=20)
+    mixed = write_world(tmp_path / "b" / "out", per_level=20)
+    for file in mixed.glob("smoke/*/evaluate/*/samples.jsonl"):
+        rows = [json.loads(line) | {"family": "chain_sum"} for line in file.read_text(encoding="utf-8").splitlines()]
+        wrong = [{**o, "verdict": "wrong", "length": 999, "text": "<think> 等等 wait"} for o in rows[0]["outputs"]]
+        more = [{**row, "id": f"l{row['id']}", "family": "logic", "outputs": wrong} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows + more), encoding="utf-8")
+    a, b = (ledger.read("smoke", out) for out in (alone, mixed))
+    assert len(b[0].ids) == 80
+    for claim in paper.claims():
+        one, other = (ledger.measure(claim.id, found) for found in (a, b))
+        assert (one and (one.parts, one.detail)) == (other and (other.parts, other.detail)), claim.id
+    logic = mixed / "smoke/seed-0/evaluate/step-000000/samples.jsonl"
+    text = logic.read_text(encoding="utf-8").replace('"chain_sum"', '"search"')
+    logic.write_text(text, encoding="utf-8")
+    with pytest.raises(Refusal, match="step-000000 has no chain sums"):
+        ledger.read("smoke", mixed)
+
+
+# --- figures
+
+
+def labels(figure):
+    return [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+
+
+def well_made(figure):
+    for axes in figure.axes:
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        texts = [axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel(), *ticks, *labels(figure)]
+        assert all(text.isascii() for text in texts) and texts[0] and texts[1] and texts[2], texts
+    return figure
+
+
+def test_bars_are_the_benchmarks_and_whiskers_their_intervals(seeds):
+    reasoning, replies = well_made(plots.benchmark_bars(seeds, ["dev1", "nobody", "r1"])).axes
+    assert labels(reasoning.figure) == ["Dev1", "R1"] * 2
+    bars = [bar for box in reasoning.containers if hasattr(box, "patches") for bar in box.patches if bar.get_height()]
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+    heights = {(round(x), x < round(x)): bar.get_height() for x, bar in zip(middles, bars, strict=True)}
+    assert heights == pytest.approx({
+        (0, True): 0.75, (0, False): 1.0, (2, True): 0.5, (2, False): 0.75, (3, True): 0.5, (3, False): 0.75,
+        (4, True): 1.0, (4, False): 1.0, (5, True): 0.75,
+    })  # fmt: skip
+    shown = {round(b.get_height(), 6) for c in replies.containers if hasattr(c, "patches") for b in c.patches}
+    means = models.table(seeds, ["dev1", "r1"])
+    assert round(means.loc["helpfulness (0 to 3)", "Dev1"] / 3, 6) in shown and 1.0 in shown
+    assert [t.get_text().splitlines()[0] for t in reasoning.get_xticklabels()][:2] == ["sums", "search"]
+
+
+def test_students_stand_at_their_size_beside_their_siblings_and_their_teacher(seeds):
+    ours, theirs = well_made(plots.students(seeds)).axes
+    lines = {line.get_label(): line for line in ours.lines}
+    assert lines["distilled"].get_xdata().tolist() == [140e3, 280e3, 580e3]
+    assert lines["distilled"].get_ydata() == pytest.approx([0.5, 0.625, 0.75])
+    assert lines["distilled, Llama"].get_ydata() == pytest.approx([0.75, 0.875])
+    assert lines["its base"].get_ydata() == pytest.approx([0.25] * 3)
+    assert lines["teacher (Dev2)"].get_ydata()[0] == pytest.approx(0.875)
+    paper_lines = {line.get_label(): line for line in theirs.lines}
+    assert paper_lines["distilled"].get_ydata() == pytest.approx([0.289, 0.555, 0.697, 0.726])
+    assert paper_lines["teacher (DeepSeek-R1)"].get_ydata()[0] == pytest.approx(0.798)
+
+
+def run_of(shift=0.0):
+    rows = [
+        {"step": 1 + 4 * i, "language/consistency": 0.8 + shift + i / 50, "reward/accuracy": i / 5} for i in range(4)
+    ]
+    rows[-1]["reward/preference"] = 0.5 + shift
+    return rows
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_curves_with_and_without_the_reward_stand_beside_the_papers_ends(several):
+    runs = [[run_of(0.1), run_of(0.12)], [run_of(), run_of()]] if several else [run_of(0.11), run_of()]
+    consistency, accuracy = well_made(plots.consistency_curve(*runs)).axes
+    lines = {line.get_label(): line for line in consistency.lines}
+    assert lines["with the reward"].get_ydata() == pytest.approx([0.91, 0.93, 0.95, 0.97])
+    assert lines["without it"].get_ydata() == pytest.approx([0.8, 0.82, 0.84, 0.86])
+    assert lines["the paper, with the reward: 0.987"].get_ydata()[0] == 0.9872
+    assert lines["the paper, without it: 0.890"].get_ydata()[0] == 0.89
+    assert accuracy.lines[0].get_ydata() == pytest.approx([0, 0.2, 0.4, 0.6])
+    low, high = consistency.get_ylim()
+    assert low <= 0.8 and high >= 0.9872
+
+
+def test_scores_of_the_reward_models_begin_where_they_are_logged():
+    preference, rules = well_made(plots.reward_model_scores([run_of(), run_of(0.2)])).axes
+    lines = {line.get_label(): line for line in preference.lines}
+    assert lines["preference reward"].get_xdata().tolist() == [13] and lines["preference reward"].get_ydata() == [0.6]
+    assert list(lines["reward models begin"].get_xdata()) == [13, 13]
+    assert {line.get_label() for line in rules.lines} >= {"accuracy", "language consistency"}
+    assert "preference reward (not logged)" in labels(plots.reward_model_scores([{"step": 1, "reward/accuracy": 0.1}]))
