@@ -69,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
     made.add_argument("--run-dir", required=True, help="folder for samples and summary")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
+    made = verb("chat", _chat, "talk to a model: each question alone (single turn), in the paper's template")
+    made.add_argument("--model", required=True, help="folder of a run or model, or a base such as tiny-1m")
+    made.add_argument("--question", action="append", metavar="TEXT", help="answer this and leave; may be repeated")
+    made.add_argument("--seed", default="0", help="the same seed and questions give the same outputs (default: 0)")
+    made.add_argument("--temperature", help="of the sampling (default: 0.6)")
+    made.add_argument("--top-p", help="share of the probability that is sampled from (default: 0.95)")
+    made.add_argument("--max-tokens", help="cap of an output, thinking included (default: 448)")
+    made = verb("compare", _compare, "what differs between two runs, in what was asked and in what came out")
+    made.add_argument("first", metavar="RUN", help="folder of a run, the one that has a manifest.json")
+    made.add_argument("second", metavar="RUN", help="folder of the other")
     text = "give verdicts on answers, programs and formats, case by case"
     made = verbs.add_parser("grade", help=text, description=text)  # its --out is a file, not the folder of runs
     made.add_argument("--in", dest="source", required=True, metavar="CASES", help="file with a case of JSON a line")
@@ -78,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     verb("publish", _publish, "make that report the committed one, in reports/<tier>", tier)
     made = verb("leaderboard", _leaderboard, "enter a tier's runs into the race of the README", tier)
     made.add_argument("--name", required=True, help="who or what takes part")
-    made = verb("base", _base, "pre-train the tiny base model anew")
-    made.add_argument("--run-dir", help="folder of the run (default: out/base/<model>)")
+    made = verb("base", _base, "pre-train the tiny base models anew")
+    made.add_argument("--model", nargs="+", default=[], help="names of some of them (default: all)")
+    made.add_argument("--run-dir", help="folder of the runs (default: out/base)")
     return parser
 
 
@@ -146,6 +157,26 @@ def _evaluate(arguments) -> None:
     sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
 
 
+def _chat(arguments) -> int:
+    from r1repro import chat, config
+
+    names = ("temperature", "top_p", "max_tokens")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    changes = config.parse_overrides([f"{name}={text}" for name, text in given.items()])
+    partner = chat.load(arguments.model, chat.settings(_seed(arguments.seed), changes))
+    by_hand = not arguments.question and sys.stdin.isatty()
+    questions = arguments.question or chat.typed(sys.stdout)
+    refused = chat.talk(partner, questions, sys.stdout, sys.stderr, echo=not by_hand)
+    return 2 if refused and not by_hand else 0
+
+
+def _compare(arguments) -> None:
+    from r1repro import compare
+
+    for line in compare.lines(compare.side_by_side(arguments.first, arguments.second)):
+        sys.stdout.write(f"{line}\n")
+
+
 def _grade(arguments) -> None:
     from r1repro import grade
     from r1repro.run import read_lines
@@ -181,12 +212,14 @@ def _leaderboard(arguments) -> None:
 
 
 def _base(arguments) -> None:
-    from r1repro.config import Pretrain
+    from r1repro import config
     from r1repro.run import out_folder
     from r1repro.stages import pretrain
+    from r1repro.tinyworld import base
 
-    cfg = Pretrain()
-    sys.stdout.write(f"{pretrain.make_base(cfg, Path(arguments.run_dir or out_folder() / 'base' / cfg.model))}\n")
+    for name in arguments.model or base.SHAPES:
+        place = Path(arguments.run_dir or out_folder() / "base", name)
+        sys.stdout.write(f"{pretrain.make_base(config.pretrain(name), place)}\n")
 
 
 def _seed(text: str) -> int:
