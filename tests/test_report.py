@@ -12,21 +12,27 @@ import pytest
 
 from r1repro import ledger, paper, plots, report
 from r1repro.records import Refusal
+from r1repro.site import claims, material, style
 
 write_world = runpy.run_path(str(Path(__file__).with_name("test_ledger.py")))["write_world"]
 
 PICTURE = base64.b64encode(b"not really a picture").decode()
 
 
+ZERO = ("accuracy_curve", "length_curve", "accuracy_by_level", "reflection_curve", "language_mixing", "diagnosis")
+"""The figures that the runs of R1-Zero alone fill."""
+NOTEBOOKS = [f"notebooks/{name}.{kind}" for name in ("00_map", "03_r1_zero") for kind in ("html", "ipynb")]
+
+
 def notebook(*outputs, source="1 + 1"):
     cell = {"cell_type": "code", "execution_count": 1, "metadata": {"execution": {"x": 1}, "tags": ["parameters"]},
-            "source": [source], "outputs": list(outputs)}  # fmt: skip
+            "id": "a", "source": [source], "outputs": list(outputs)}  # fmt: skip
     metadata = {
         "papermill": {"input_path": "notebooks/03.ipynb"},
         "widgets": {"state": {}},
-        "kernelspec": {"name": "p"},
+        "kernelspec": {"name": "p", "display_name": "p"},
     }
-    return {"cells": [cell, {"cell_type": "markdown", "metadata": {}, "source": ["# x"]}],
+    return {"cells": [cell, {"cell_type": "markdown", "id": "b", "metadata": {}, "source": ["# x"]}],
             "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}  # fmt: skip
 
 
@@ -45,7 +51,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.stack, self.links, self.texts = [], [], []
+        self.stack, self.links, self.texts, self.ids = [], [], [], []
         self.feed(text)
         self.close()
         assert not self.stack, f"never closed: {self.stack}"
@@ -53,6 +59,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.links += [attributes[key] for key in ("href", "src") if key in attributes]
+        self.ids += [attributes["id"]] if "id" in attributes else []
         assert tag != "img" or attributes["alt"]
         if tag not in ("img", "meta", "br", "link"):
             self.stack.append(tag)
@@ -80,23 +87,29 @@ def built(world):
 def test_the_local_report_lies_in_out_and_every_local_link_exists(built, world):
     assert built == world / "out/smoke/report"
     page = Page((built / "index.html").read_text(encoding="utf-8"))
-    assert len(page.links) == len(report.FIGURES) + 2 + 2  # figures, notebooks of the tier and the first seed, data
-    for link in page.links:
+    files = {link.split("#")[0] for link in page.links} - {""}
+    assert files == {"samples.html", "claims.json", "digests.json", *(f"figures/{name}.png" for name in ZERO),
+                     *NOTEBOOKS}  # fmt: skip
+    for link in files:
         assert (built / link).resolve().is_file(), link
-    assert "03_r1_zero" in page.texts and sum("seed-1/notebooks" in link for link in page.links) == 0
+    assert len(set(page.ids)) == len(page.ids)
+    for link in page.links:
+        assert not link.startswith("#") or link[1:] in page.ids, link
+    assert "seed-0/notebooks" in (built / "notebooks/03_r1_zero.ipynb").read_text(encoding="utf-8")
 
 
 def test_links_and_figures_of_the_markdown_exist(built):
     text = (built / "README.md").read_text(encoding="utf-8")
     links = [piece.split(")")[0] for piece in text.split("](")[1:]]
-    assert len(links) == len(report.FIGURES) + 2 + 2
+    assert len(links) == len(ZERO) + 2 + 2  # figures, notebooks of the tier and the first seed, data
     for link in links:
         assert (built / link).resolve().is_file(), link
 
 
 def test_the_page_needs_nothing_from_elsewhere(built):
-    text = (built / "index.html").read_text(encoding="utf-8")
-    assert "http" not in text and "<script" not in text and 'name="viewport"' in text
+    for file in ("index.html", "samples.html", "notebooks/03_r1_zero.html"):
+        text = (built / file).read_text(encoding="utf-8")
+        assert "http" not in text and "<script" not in text and 'name="viewport"' in text, file
 
 
 def test_claims_json_has_every_claim_of_the_paper(built):
@@ -115,9 +128,9 @@ def test_the_local_report_says_what_forbids_publishing(built):
 
 
 def test_every_verdict_is_told_by_a_word_and_a_sign_and_not_by_colour_alone():
-    assert set(report.SIGN) == set(ledger.VERDICTS) and len(set(report.SIGN.values())) == 5
+    assert set(claims.SIGN) == set(ledger.VERDICTS) and len(set(claims.SIGN.values())) == 5
     for verdict in ledger.VERDICTS:
-        assert f".{verdict} " in report.CSS and verdict in report._badge(verdict)
+        assert f".{verdict} " in style.PAGE and verdict in claims.badge(verdict)
 
 
 def test_a_second_build_replaces_the_first_whole(built, world):
@@ -177,7 +190,7 @@ def test_published_notebooks_are_still():
     outputs = after["cells"][0]["outputs"]
     assert [output["output_type"] for output in outputs] == ["stream", "display_data"]
     assert outputs[0]["text"] == ["made in out/cpu\n"] and outputs[1] == figure
-    assert after["metadata"] == {"kernelspec": {"name": "p"}}
+    assert after["metadata"] == {"kernelspec": {"name": "p", "display_name": "p"}}
     assert after["cells"][0]["metadata"] == {"tags": ["parameters"]}
 
 
@@ -208,10 +221,11 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
     folder = publish(root)
     assert folder == root / "reports/smoke"
     names = {os.path.relpath(path, folder) for path in folder.rglob("*") if path.is_file()}
-    assert names == {"README.md", "index.html", "claims.json", "digests.json", "notebooks/00_map.ipynb",
-                     "notebooks/03_r1_zero.ipynb", *(f"figures/{name}.png" for name in report.FIGURES)}  # fmt: skip
+    assert names == {"README.md", "index.html", "samples.html", "claims.json", "digests.json",
+                     *NOTEBOOKS,
+                     *(f"figures/{name}.png" for name in ZERO)}  # fmt: skip
     for link in Page((folder / "index.html").read_text(encoding="utf-8")).links:
-        assert (folder / link).is_file(), link
+        assert (folder / link.split("#")[0]).exists(), link
     digests = {row["path"]: row["digest"] for row in json.loads((folder / "digests.json").read_text())}
     for entry in json.loads((folder / "claims.json").read_text(encoding="utf-8")):
         assert all(digests[run["path"]] == run["digest"] for run in entry["runs"])
@@ -281,10 +295,9 @@ def test_rates_are_divided_by_what_they_are_rates_of(world):
 
 
 def test_every_figure_names_its_axes_in_ascii(world):
-    seeds = ledger.read("smoke", world / "out")
-    for name in report.FIGURES:
-        figure = getattr(plots, name)([s.metrics for s in seeds] if name == "diagnosis" else seeds)
-        for axes in figure.axes:
+    content = material.read("smoke", world / "out")
+    for name in ZERO:
+        for axes in report.draw(name, content).axes:
             assert axes.get_title("left") and axes.get_xlabel(), name
             texts = [axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel(), *axes.get_legend_handles_labels()[1]]
             assert all(text.isascii() for text in texts), texts

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from r1repro import config, run, show
 from r1repro.algo import grpo
 from r1repro.records import Refusal
-from r1repro.rewards import accuracy
+from r1repro.rewards import accuracy, readable
 
 NASTY = '<script>alert("x")</script><think>a < b & <b>c</b></think> <answer><img src=x onerror=y>'
 
@@ -58,6 +58,11 @@ def test_no_character_is_lost(parts):
 def test_a_very_long_output_is_cut_and_says_so():
     page = show.sample_table([{"text": "x" * (show.LONGEST + 7)}])
     assert "[7 more characters]" in page.html and len(page.html) < show.LONGEST + 1000
+
+
+def test_a_fact_of_several_lines_keeps_them():
+    page = show.sample_table([{"reference": "assert f(1) == 2\nassert f(2) < 4", "text": "."}])
+    assert "assert f(1) == 2<br>assert f(2) &lt; 4" in page.html
 
 
 def test_facts_that_are_none_are_left_out():
@@ -169,10 +174,17 @@ def test_the_axis_reaches_to_the_end_of_the_run(tmp_path):
     assert show._live(tmp_path).axes[0].get_xlim() == (0, 24)
 
 
+def test_the_language_reward_is_drawn_where_there_is_one(tmp_path):
+    log(tmp_path, [1])
+    assert [line.get_label() for line in show._live(tmp_path).axes[0].lines] == ["format", "accuracy"]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward/language_consistency": 0.5}) + "\n")
+    assert show._live(tmp_path).axes[0].lines[-1].get_label() == "language"
+
+
 def test_lines_end_at_newlines_alone(tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_text(json.dumps({"text": "a\u2028b\x85c"}, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert show._lines(file) == [{"text": "a\u2028b\x85c"}]
+    assert show.whole_lines(file) == [{"text": "a\u2028b\x85c"}]
 
 
 # --- one question over the steps
@@ -212,6 +224,132 @@ def test_the_live_explorer_offers_every_question_and_sample(seed_dir, monkeypatc
 def test_an_explorer_of_nothing_is_refused(tmp_path):
     with pytest.raises(Refusal, match="no evaluated step"):
         show.explorer(tmp_path)
+
+
+# --- one question over the models
+
+
+@pytest.fixture
+def measured(tmp_path):
+    for name in ("r1_zero", "dev1"):
+        for kind, families in (("reasoning", ("logic", "search")), ("open", ("general", "safety"))):
+            folder = tmp_path / "models" / name / kind
+            folder.mkdir(parents=True)
+            rows = [
+                {"id": id, "question": f"Q-{id}", "gold": "", "language": "en", "level": 1, "family": families[i % 2],
+                 "requirements": [["sort", "greet"]] if kind == "open" and i < 2 else [],
+                 "outputs": [{"text": f"{id}/{name}/{k}{NASTY}", "verdict": "wrong", "length": 3} for k in range(2)]}
+                for i, id in enumerate(("ccc", "aaa", "ddd", "bbb"))
+            ]  # fmt: skip
+            (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_the_static_models_answer_the_smallest_hash_of_each_family(measured, monkeypatch):
+    monkeypatch.setenv(show.STATIC, "1")
+    page = show.model_explorer(measured, ["r1_zero", "dev1"])
+    shown = re.findall(r"(\w{3})/(\w+)/(\d)", repr(page))
+    assert shown == [("aaa", "r1_zero", "0"), ("aaa", "dev1", "0"), ("ccc", "r1_zero", "0"), ("ccc", "dev1", "0")]
+    assert "model R1-Zero" in repr(page) and "model Dev1" in repr(page)
+    assert "script" not in tags(page.html) and NASTY in words(page.html)
+
+
+def test_open_questions_are_told_apart_by_sort(measured, monkeypatch):
+    monkeypatch.setenv(show.STATIC, "1")
+    page = show.model_explorer(measured, ["dev1"], kind="open")
+    assert re.findall(r"(\w{3})/dev1", repr(page)) == ["aaa", "bbb", "ddd"]
+
+
+def test_the_live_models_offer_every_question_and_sample(measured, monkeypatch):
+    monkeypatch.delenv(show.STATIC, raising=False)
+    widget = show.model_explorer(measured, ["r1_zero", "dev1"])
+    question, sample = widget.children[:2]
+    assert [value for _, value in question.options] == ["aaa", "bbb", "ccc", "ddd"] and sample.max == 1
+    assert "ddd/dev1/1" in repr(widget.f(question="ddd", sample=1))
+
+
+def test_a_model_without_evaluation_is_refused(measured):
+    with pytest.raises(Refusal, match="measure r1 first"):
+        show.model_explorer(measured, ["dev1", "r1"])
+
+
+# --- the form of outputs, what became of them, and texts side by side
+
+
+def test_the_form_is_counted_by_family_and_over_all(tmp_path):
+    texts = {
+        "logic": ["<think> so 4 </think> 2+2=4. <answer> 4 </answer>", "<think> so 4 </think> <answer> 4 </answer>"],
+        "search": ["<think> so \u6240\u4ee5 4 </think> 2+2=4. <answer> 4 </answer>", "so 4 <answer> 4 </answer>"],
+    }
+    rows = [
+        {"family": family, "language": "en",
+         "outputs": [{"text": text, "verdict": "right" if family == "logic" else "wrong"} for text in found]}
+        for family, found in texts.items()
+    ]  # fmt: skip
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = show.form(tmp_path)
+    assert table.loc["logic"].to_dict() == {"outputs": 2, "format": 1, "one language": 1, "readable": 0.5, "right": 1}
+    assert table.loc["search"].to_dict() == {
+        "outputs": 2,
+        "format": 0.5,
+        "one language": 0.5,
+        "readable": 0,
+        "right": 0,
+    }
+    assert table.index[-1] == "all" and table.loc["all", "outputs"] == 4 and table.loc["all", "format"] == 0.75
+
+
+def test_the_form_of_nothing_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="no evaluation"):
+        show.form(tmp_path)
+
+
+def test_what_became_of_outputs_adds_up(tmp_path):
+    reasons = {"wrong": 50, "mixed": 6, "enough": 10, "a new reason": 1}
+    summary = {"outputs": 100, "reasoning examples": 20, "general examples": 7, "dropped": reasons}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    table = show.dropped(tmp_path)
+    assert table.index[0] == "kept" and table.loc["kept", "outputs"] == 20
+    assert table["outputs"].sum() == 100 and table["share"].sum() == pytest.approx(1)
+    assert table.loc["languages mixed", "share"] == 0.06 and table.loc["code in the thinking", "outputs"] == 0
+    assert table.loc["beyond the number wanted", "outputs"] == 13 and table.loc["a new reason", "outputs"] == 1
+
+
+def test_what_became_of_nothing_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="collect first"):
+        show.dropped(tmp_path)
+
+
+def test_every_reason_to_drop_an_output_has_words():
+    assert set(readable.REASONS) < set(show.FATES)
+
+
+def test_claims_are_told_with_every_part_and_the_reason():
+    parts = {"a_gain": {"value": 0.5, "low": 0.4, "high": 0.6}, "a_cost": {"value": -0.01, "low": -0.02, "high": 0.03}}
+    detail = {"before": 0.25, "after": 0.75, "quantity": "pass@1", "why": "2 seeds", "parts": parts}
+    told = {"claim": "it rises", "paper": "1 -> 2", "verdict": "trend"}
+    waiting = {"id": "C2", **told, "verdict": "untestable", "detail": {"untested_because": "no run"}}
+    table = show.claims([{"id": "C1", **told, "detail": detail}, waiting])
+    assert list(table.index) == ["C1", "C2"] and table["why"].tolist() == ["2 seeds", "no run"]
+    assert table.loc["C1"].str.contains("0.250 -> 0.750").any()
+    effects = table["effect with its 95 % interval"]
+    assert "a_gain +0.500 [+0.400, +0.600]; a_cost -0.010 [-0.020, +0.030]" == effects["C1"] and effects["C2"] == ""
+
+
+def test_texts_side_by_side_stay_text():
+    page = show.beside([{"before": NASTY, "<b>after": "x"}, {"before": "", "<b>after": NASTY}])
+    assert tags(page.html) == {"table", "tr", "th", "td", "span"}
+    assert words(page.html) == f"before<b>after{NASTY}x{NASTY}" and "before: x" not in repr(page)
+    assert show.beside([]).html == "<table><tr></tr></table>"
+
+
+def test_shares_in_training_have_a_panel_a_run_and_a_line_a_metric(monkeypatch):
+    monkeypatch.setattr(show, "figure", lambda drawn: drawn)
+    rows = [{"step": s, "depth/checked": 0.1 * s, "depth/answer_at_once": 0.5, "family/logic": 1.0} for s in (1, 2)]
+    drawn = show.shares({"with": rows, "without": rows[:1]}, "depth/", "Depths")
+    assert [axes.get_title("left") for axes in drawn.axes] == ["with", "without"]
+    assert [line.get_label() for line in drawn.axes[0].lines] == ["checked", "answer at once"]
+    assert list(drawn.axes[0].lines[0].get_ydata()) == [0.1, 0.2] and len(drawn.axes[1].lines[0].get_ydata()) == 1
 
 
 # --- why does my reward not rise

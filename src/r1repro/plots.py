@@ -1,21 +1,25 @@
 """One function a figure: what the evaluations of several seeds show, beside what the paper shows.
 
-Every function takes the seeds of `ledger.read` and returns a matplotlib Figure; nothing is written or shown here.
-A band is the 95 % bootstrap interval over seeds and questions, or, for the metrics of training, from the lowest to the
-highest seed.  Colours are those of seaborn's colour-blind palette, and every line has its own marker or dash as well.
+Every function returns a matplotlib Figure; nothing is written or shown here.  ``seeds`` are those of `ledger.read`, or,
+where a figure is about models, what `models.read` gives of each seed; ``metrics`` are lines of metrics.jsonl.  A band
+is the 95 % bootstrap interval over seeds and questions, or, for the metrics of training, from the lowest to the highest
+seed.  Colours are those of seaborn's colour-blind palette; every line has its own marker or dash as well, every bar its
+hatch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from r1repro import ledger, paper
-from r1repro.algo.estimators import bootstrap
+from r1repro.algo.estimators import Interval, bootstrap
 from r1repro.ledger import Checkpoint, SeedRuns
+from r1repro.models import NAMES, QUESTIONS, STUDENTS, Model, Rows
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = seaborn.color_palette("colorblind", 10)
 
@@ -247,3 +251,196 @@ def draw_metric(axes: Axes, metrics: Sequence[Sequence[dict]], key: str, label: 
     values = np.array([[seed[step] for step in steps] for seed in by_seed], dtype=float)
     axes.plot(steps, values.mean(axis=0), dash, color=colour, label=label, linewidth=1.6)
     axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0)
+
+
+# The models of the pipeline
+
+BARS = tuple(zip((GREY, SKY, ORANGE, GREEN, BLUE, PURPLE, BROWN), ("", "//", "", "..", "", "xx", "\\\\"), strict=True))
+"""Colour and hatch of the models in a group of bars; neighbours differ in lightness as well."""
+
+PANELS = (("Reasoning and its form", range(0, 6)), ("Open prompts", range(6, 12)))
+"""Of `benchmark_bars`: title, and which benchmarks stand in it."""
+
+
+def _interval(seeds: Sequence[Mapping[str, Model]], name: str, rows: Rows) -> Interval | None:
+    """The mean of a model's rows and its interval, over the seeds that have it; None where nothing of it was asked."""
+    found = [seed[name] for seed in seeds if name in seed]
+    tables = [rows(model) for model in found]
+    if not found or not all(len(table) for table in tables):
+        return None
+    asked = [(model.ids, model.open_ids) for model in found]
+    return bootstrap(tables, shared=all(ids == asked[0] for ids in asked), draws=1000)
+
+
+def _whiskers(axes: Axes, x: Sequence[float], intervals: Sequence[Interval], scale: float = 1.0) -> None:
+    value, low, high = (np.array([getattr(i, end) for i in intervals]) / scale for end in ("value", "low", "high"))
+    axes.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+
+
+def _who_models(seeds: Sequence[Mapping[str, Model]], names: Sequence[str]) -> str:
+    """What a figure about models rests on."""
+    found = [seed[name] for seed in seeds for name in names if name in seed]
+    if not found:
+        return "no models"
+    numbers = sorted({model.seed for model in found})
+    questions, prompts = found[0].right_QK.shape, found[0].follows_open.shape
+    return (
+        f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}; {questions[0]} questions x {questions[1]} "
+        f"samples, {prompts[0]} open prompts x {prompts[1]}; whisker: 95 % interval"
+    )
+
+
+def benchmark_bars(seeds: Sequence[Mapping[str, Model]], names: Sequence[str]) -> Figure:
+    """Figure 1 of the paper for our models: every benchmark as a group of bars, a bar a model.
+
+    Helpfulness is drawn as a share of its largest value, 3.
+    """
+    figure, grid = axes_grid(2, 1, (12.5, 7), sharey=True)
+    names = [name for name in names if any(name in seed for seed in seeds)]
+    width = 0.84 / max(1, len(names))
+    for (title, places), axes in zip(PANELS, grid.flat, strict=True):
+        shown = [list(QUESTIONS)[place] for place in places]
+        for index, (name, (colour, hatch)) in enumerate(zip(names, cycle(BARS), strict=False)):
+            for place, benchmark in enumerate(shown):
+                interval = _interval(seeds, name, QUESTIONS[benchmark][1])
+                if interval is None:
+                    continue
+                scale, at = (3.0 if "0 to 3" in benchmark else 1.0), place + (index - (len(names) - 1) / 2) * width
+                axes.bar(at, interval.value / scale, width * 0.92, color=colour, hatch=hatch, edgecolor="white")
+                _whiskers(axes, [at], [interval], scale)
+            axes.bar(0, 0, color=colour, hatch=hatch, edgecolor="white", label=NAMES.get(name, name))
+        _shares(axes)
+        finish(axes, title, "share", "benchmark (what it stands for)", legend=None)
+        axes.set_xticks(range(len(shown)), [_called(benchmark) for benchmark in shown])
+        axes.grid(axis="x", visible=False)
+    grid[0, 0].legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.supxlabel(_who_models(seeds, names), fontsize=8, color="0.35")
+    return figure
+
+
+def _called(benchmark: str) -> str:
+    note = {"helpfulness (0 to 3)": "helpfulness / 3", "look-alikes refused": "look-alikes refused,\nfewer is better"}
+    return f"{note.get(benchmark, benchmark)}\n({QUESTIONS[benchmark][0]})"
+
+
+STUDENTS_AS = (
+    ("_base", "its base", GREY, "s:"),
+    ("_short", "trained on short answers", ORANGE, "^--"),
+    ("", "distilled", BLUE, "o-"),
+)
+"""What stands after a student's name, what it is called, colour and line."""
+
+TEACHER = "dev2"
+"""The examples that students learn from are sampled from Dev2 (section 2.3.3)."""
+
+
+def students(seeds: Sequence[Mapping[str, Model]]) -> Figure:
+    """pass@1 of each student by its parameters, with its base, its sibling on short answers, and the teacher; beside it
+    the paper's students (Table 5).  Qwen is filled and joined by a line, Llama hollow."""
+    figure, ((ours, theirs),) = axes_grid(1, 2, (11, 4.2), sharey=True)
+    for kind, label, colour, style in STUDENTS_AS:
+        found = {name: _interval(seeds, f"{name}{kind}", _pass1) for name in STUDENTS}
+        found = {name: interval for name, interval in found.items() if interval}
+        _by_size(ours, {name: interval.value for name, interval in found.items()}, label, colour, style)
+        _whiskers(ours, [_parameters(name) for name in found], list(found.values()))
+    if teacher := _interval(seeds, TEACHER, _pass1):
+        ours.axhline(teacher.value, color=GREEN, linestyle="-.", label=f"teacher ({NAMES[TEACHER]})")
+    printed = {
+        row["student"].lower().removeprefix("distill-"): float(row["aime2024_pass1"]) / 100
+        for row in paper.table("students")
+    }
+    _by_size(theirs, printed, "distilled", BLUE, "o-")
+    r1 = next(row["DeepSeek-R1"] for row in paper.table("figure1") if row["benchmark"] == "AIME 2024")
+    theirs.axhline(float(r1) / 100, color=GREEN, linestyle="-.", label="teacher (DeepSeek-R1)")
+    titles = "Ours: students on questions of reasoning", "The paper: students on AIME 2024 (Table 5)"
+    for axes, title, names in zip((ours, theirs), titles, (STUDENTS, printed), strict=True):
+        _shares(axes)
+        finish(axes, title, "pass@1", "parameters", legend=None)
+        axes.set_xscale("log")
+        sizes = {_parameters(name): name.rpartition("-")[2].replace("b", "B") for name in names if name != "llama-8b"}
+        axes.set_xticks(list(sizes), list(sizes.values()))  # 8B would stand on 7B
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    shown = [f"{name}{kind}" for name in STUDENTS for kind, *_ in STUDENTS_AS]
+    figure.supxlabel(_who_models(seeds, shown), fontsize=8, color="0.35")
+    return figure
+
+
+def _pass1(model: Model) -> np.ndarray:
+    return model.right_QK.mean(axis=1)
+
+
+def _parameters(student: str) -> float:
+    """How large a student is, by its name.
+
+    >>> _parameters("qwen-140k"), _parameters("llama-8b")
+    (140000.0, 8000000000.0)
+    """
+    number = student.rpartition("-")[2]
+    return float(number[:-1]) * {"k": 1e3, "b": 1e9}[number[-1]]
+
+
+def _by_size(axes: Axes, values: Mapping[str, float], label: str, colour, style: str) -> None:
+    """The values of students: those of Qwen joined, those of Llama hollow and apart."""
+    for family, name, line, fill in (("qwen", label, style, colour), ("llama", f"{label}, Llama", style[0], "white")):
+        points = sorted((_parameters(student), y) for student, y in values.items() if student.startswith(family))
+        if points:
+            axes.plot(
+                *zip(*points, strict=True), line, color=colour, markerfacecolor=fill, markersize=6, label=name
+            )  # fmt: skip
+
+
+Metrics = Sequence[dict] | Sequence[Sequence[dict]]
+"""Lines of metrics.jsonl of one run, or those of several, a list a seed."""
+
+
+def _by_seed(metrics: Metrics) -> Sequence[Sequence[dict]]:
+    return [metrics] if metrics and isinstance(metrics[0], dict) else metrics
+
+
+def consistency_curve(with_metrics: Metrics, without_metrics: Metrics) -> Figure:
+    """Language consistency and accuracy of rollouts with the language-consistency reward and without it, over steps;
+    the paper's values at the end of its own two runs (v2, Fig. 7) as lines across."""
+    figure, ((consistency, accuracy),) = axes_grid(1, 2, (10.5, 4))
+    decoded = {
+        row["condition"]: float(row["value"])
+        for row in paper.table("v2_decoded_curves")
+        if row["series"] == "language_consistency" and row["step"] == "mean_last5"
+    }
+    for metrics, label, colour, style, condition in (
+        (with_metrics, "with the reward", BLUE, "o-", "with_LC"),
+        (without_metrics, "without it", ORANGE, "s--", "without_LC"),
+    ):
+        draw_metric(consistency, _by_seed(metrics), "language/consistency", label, colour, style)
+        draw_metric(accuracy, _by_seed(metrics), "reward/accuracy", label, colour, style)
+        value = decoded[condition]
+        consistency.axhline(value, color=colour, linestyle=":", linewidth=1.2, label=f"the paper, {label}: {value:.3f}")
+    for axes in (consistency, accuracy):
+        _shares(axes)
+    low = min([*decoded.values(), *(y for line in consistency.lines for y in line.get_ydata())])
+    consistency.set_ylim(bottom=max(0.0, np.floor(20 * low - 1) / 20), top=1.005)
+    finish(consistency, "Words of the thinking in the question's language", "share of words")
+    finish(accuracy, "Accuracy of rollouts", "mean reward", legend=None)
+    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    return figure
+
+
+def reward_model_scores(metrics: Metrics) -> Figure:
+    """RL for all scenarios: what the reward models give, beside what rules say of the same policy.
+
+    Preference rewards begin in the last rollouts (2.3.4); a line across both panels marks where.
+    """
+    runs = _by_seed(metrics)
+    figure, ((preference, rules),) = axes_grid(1, 2, (10.5, 4), sharex=True)
+    draw_metric(preference, runs, "reward/preference", "preference reward", PURPLE, "D-")
+    draw_metric(rules, runs, "reward/accuracy", "accuracy", BLUE, "o-")
+    draw_metric(rules, runs, "language/consistency", "language consistency", GREEN, "^--")
+    _shares(rules)
+    begun = [row["step"] for run in runs for row in run if row.get("reward/preference") is not None]
+    for axes in (preference, rules):
+        if begun:
+            axes.axvline(min(begun), color="0.4", linestyle=":", label="reward models begin")
+    finish(preference, "Reward models: mean score of open outputs", "standard deviations of the model")
+    finish(rules, "Rules on the same rollouts", "mean over a rollout")
+    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    return figure

@@ -1,0 +1,51 @@
+"""An executed notebook as a page: nbconvert's own HTML in our style, formulas as MathML, no script."""
+
+import copy
+import html
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbformat.v4.rwbase import rejoin_lines
+
+from r1repro.records import Refusal
+from r1repro.site.mathml import MATH, math
+from r1repro.site.style import NOTEBOOK, whole
+
+
+def page(notebook: dict, name: str) -> str:
+    """The page of a notebook that lies as ``<name>.ipynb`` beside it, below the folder of the report.
+
+    Where nbconvert would fetch MathJax from the network to show formulas, they are put in as MathML here.
+    """
+    formulas: dict[str, str] = {}
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, exclude_input_prompt=True)
+    try:
+        notebook = rejoin_lines(nbformat.from_dict(copy.deepcopy(notebook)))
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _set_apart(cell.source, formulas)
+        body, _ = exporter.from_notebook_node(notebook)
+    except (nbformat.ValidationError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refusal(f"notebook {name} is damaged ({reason}): remove its executed copy and run it again") from error
+    for mark, formula in formulas.items():
+        body = body.replace(mark, formula)
+    said = html.escape(name)
+    header = (
+        f'<header><a href="../index.html">The report</a> \N{MIDDLE DOT} executed notebook <b>{said}</b> \N{MIDDLE DOT} '
+        f'<a href="{said}.ipynb">as .ipynb</a></header>'
+    )
+    return whole(f"r1repro: {name}", NOTEBOOK, f"{header}\n<main>\n{body}\n</main>")
+
+
+def _set_apart(source: str, formulas: dict[str, str]) -> str:
+    """Markdown with a mark in the place of each formula, so that no underscore of TeX becomes emphasis."""
+
+    def mark(found) -> str:
+        if found["code"]:
+            return found[0]
+        name = f"R1FORMULA{len(formulas):04d}X"
+        formulas[name] = math(found["block"] or found["line"], block=bool(found["block"]))
+        return name
+
+    return MATH.sub(mark, source)
