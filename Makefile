@@ -84,7 +84,7 @@ mutants: $(STAMP) ## wrong versions of the code: each must break a test (under t
 lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-browser --port 8899")
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks $(LAB)
 
-base: $(STAMP) ## pre-train the tiny base model anew (at most 30 minutes on two cores)
+base: $(STAMP) ## pre-train the tiny base models anew (at most 90 minutes on two cores)
 	$(call VERB,base)
 
 bench: $(BENCH) ## measure ours against TRL, transformers and vLLM (an hour, nothing else running), refresh the tables
