@@ -3,6 +3,7 @@
 
 TIER  ?= cpu
 SEEDS ?= 0
+AGAIN ?=
 OUT   ?= out
 
 # The GPU tiers have versions of their own, so they get an environment of their own.
@@ -31,6 +32,7 @@ STAMP := $(VENV)/.made-from-$(notdir $(LOCK))
 VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
 BENCH := $(VENV)-bench/.made-from-bench.txt
 BENCH_RUN := $(VENV)-bench/bin/python
+BROWSER = `for b in chromium google-chrome chromium-browser; do command -v $$b && break; done`
 PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
 
 # A kernel named python3 in the user's own folder must not take the place of the environment's.
@@ -42,17 +44,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
+.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-browser test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
-	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [PYTHON=python3.12]'
+	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z][a-z0-9_-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 	@echo 'Each target sets up $(VENV) if need be; that downloads about $(SIZE), once.'
 
 setup: $(STAMP) ## make the environment and stop
 
 reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report
-	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS)
+	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS) $(if $(AGAIN),--again $(AGAIN))
 	$(call VERB,report) --tier $(TIER)
 
 report: $(STAMP) ## join what the runs measured with the paper's numbers, into out/TIER/report
@@ -75,6 +77,11 @@ test-graders: $(STAMP) ## 10,000 hostile answers among 2,000 right ones in disgu
 
 test-sandbox: $(STAMP) ## attacks on the sandbox (needs bubblewrap), then HumanEval and MBPP if R1REPRO_DATA has them
 	$(RUN) -m pytest tests/attacks_sandbox.py tests/canonical_code.py
+
+test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the pages on a desktop and a phone (needs Chromium)
+	@CHROMIUM="$${CHROMIUM:-$(BROWSER)}"; export CHROMIUM; \
+	if [ -z "$$CHROMIUM" ]; then echo 'no Chromium here: apt install chromium, or CHROMIUM=/path/to/it' >&2; exit 2; fi; \
+	$(RUN) -m pytest tests/browser.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 

@@ -1,7 +1,7 @@
 """Training on packed rows, 8 x 512 tokens a step: our pre-training step against TRL's SFTTrainer.
 
-Rows are filled with documents end to end and made beforehand, for both sides; the optimiser is the same object's
-class with the same settings.  Both sides start from the base model, take the same steps, and their weights after
+Rows are filled with documents end to end and made beforehand, for both sides, and each is read as one text; the
+optimiser is the same object's class with the same settings.  Both sides start from the base model, take the same steps, and their weights after
 those are compared.
 """
 
@@ -24,38 +24,41 @@ RATE = 1e-4
 """Learning rate, constant; small, so that rounding is not blown up before the weights are compared."""
 
 CFG = Pretrain()
+ROWS, LENGTH = 8, 512
 BASE = "tiny-1m"
 
 
 def rows() -> list[list[list[int]]]:
-    return [corpus.rows(CFG.seed, step, CFG.rows, CFG.length) for step in range(1, WARM + TIMED + 1)]
+    needed = ROWS * (LENGTH + 1)
+    ids = ([x for text in corpus.texts(CFG.seed, s, 2 * needed) for x in text] for s in range(1, WARM + TIMED + 1))
+    return [[row[i : i + LENGTH + 1] for i in range(0, needed, LENGTH + 1)] for row in ids]
 
 
 def adamw(model, **more: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, **more)
 
 
-def outcome(seconds: float, rows_of_a_step: int = CFG.rows) -> dict[str, Any]:
+def outcome(seconds: float, rows_of_a_step: int = ROWS) -> dict[str, Any]:
     return {
-        "value": TIMED * rows_of_a_step * CFG.length / seconds,
+        "value": TIMED * rows_of_a_step * LENGTH / seconds,
         "unit": "tokens/s",
-        "tokens": TIMED * rows_of_a_step * CFG.length,
+        "tokens": TIMED * rows_of_a_step * LENGTH,
         "weights": sha256_file(base.folder(BASE) / "model.safetensors"),
     }
 
 
 def ours(case: str, folder: Path) -> dict[str, Any]:
     """Tokens a second, and the share of the matrix-product rate; leaves the weights after the last step."""
-    ready, given = rows(), pretrain.corpus.rows
+    ready, given = rows(), pretrain.corpus.texts
     model = policy.load(base.folder(BASE)).train()
     optimizer = adamw(model)
-    pretrain.corpus.rows = lambda seed, step, *_: ready[step - 1]
+    pretrain.corpus.texts = lambda seed, step, *_: ready[step - 1]
     for step in range(1, WARM + TIMED + 1):
         if step == WARM + 1:
             started = time.perf_counter()
         pretrain._step_(model, optimizer, CFG, step)
     seconds = time.perf_counter() - started
-    pretrain.corpus.rows = given
+    pretrain.corpus.texts = given
     save_file({n: p.detach() for n, p in model.named_parameters()}, folder / "ours.safetensors")
     rate, plain = model_flops(model) * TIMED / seconds, matmul_rate(model)
     return outcome(seconds) | {"flops": rate, "matmul_flops": plain, "share_of_matmul": rate / plain}
@@ -71,16 +74,16 @@ def model_flops(model) -> float:
 
     Nothing else is counted: no norm, activation, softmax, loss or optimiser.
     """
-    tokens = CFG.rows * CFG.length
+    tokens = ROWS * LENGTH
     linear = sum(6.0 * tokens * a * b for a, b in linear_shapes(model))
-    attention = 6.0 * tokens * CFG.length * model.config.hidden_size * model.config.num_hidden_layers
+    attention = 6.0 * tokens * LENGTH * model.config.hidden_size * model.config.num_hidden_layers
     return linear + attention
 
 
 def matmul_rate(model) -> float:
     """Operations a second of plain torch products of the shapes of the step's linear layers: y = x W', dx = dy W and
     dW = dy' x.  The best of five passes over all of them."""
-    tokens, best = CFG.rows * CFG.length, float("inf")
+    tokens, best = ROWS * LENGTH, float("inf")
     shapes = linear_shapes(model)
     x = {b: torch.randn(tokens, b) for _, b in shapes}
     dy = {a: torch.randn(tokens, a) for a, _ in shapes}
@@ -98,7 +101,7 @@ def theirs(
     case: str,
     folder: Path,
     attention: str = "sdpa",
-    micro_batch: int = CFG.rows,
+    micro_batch: int = ROWS,
     fused: bool = False,
     threads: int = 0,
     **more: Any,
@@ -120,7 +123,7 @@ def theirs(
 
     options = dict(
         output_dir=str(folder / "trl"), use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=None,
-        per_device_train_batch_size=micro_batch, gradient_accumulation_steps=CFG.rows // micro_batch,
+        per_device_train_batch_size=micro_batch, gradient_accumulation_steps=ROWS // micro_batch,
         max_steps=WARM + TIMED, max_grad_norm=1.0, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_steps=1000, dataset_kwargs={"skip_prepare_dataset": True}, train_sampling_strategy="sequential",
     )  # fmt: skip

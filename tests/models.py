@@ -174,7 +174,7 @@ def _status(key: str) -> int:
 # --- kill: a stage, killed at random moments and started again, beside the same stage left alone
 
 TINY_SHAPE = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-PRETRAIN = config.Pretrain(model="tiny-test", steps=14, rows=2, length=24, checkpoint_every=3)
+PRETRAIN = config.Pretrain(model="tiny-test", steps=14, tokens_per_step=100, checkpoint_every=3)
 STAGES = {
     "pretrain": (
         lambda run, _: pretrain.train(PRETRAIN, run),

@@ -64,6 +64,15 @@ def test_what_is_kept_is_right_and_readable(tmp_path, tiny_base, written):
     assert {"wrong", "mixed"} <= set(summary["dropped"]) and summary["general examples"] == 0
 
 
+def test_of_a_question_the_first_ones_are_kept_or_the_longest():
+    question = families.draw("chain_sum", "train", 1, "en", 0)
+    texts = [output(thought, question.gold) for thought in ("so it is.", "so.", "so we add, and so it is.")]
+    for longest, kept in ((False, texts[0]), (True, texts[2])):
+        found = collect._kept(question, texts, settings(longest=longest), None)
+        assert [example["output"] for example in found["examples"]] == [kept]
+        assert found["dropped"] == ["enough"] * 2
+
+
 def test_a_second_call_returns_the_same_file(tmp_path, tiny_base, written):
     first, _ = run(tmp_path, tiny_base)
     assert run(tmp_path, tiny_base)[0] == first

@@ -5,12 +5,14 @@ model: after a new one, measure a few seeds and choose anew.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from r1repro import config
-from r1repro.engine import checkpoint
-from r1repro.stages import rl
+from r1repro.engine import checkpoint, policy
+from r1repro.run import append_lines
+from r1repro.stages import collect, rl, sft
 from r1repro.tinyworld import base
 
 SETTINGS = {"rl.num_rollouts": 6, "rl.num_checkpoints": 1}
@@ -48,3 +50,27 @@ def test_the_weights_have_moved_from_the_base_and_stay_numbers(rollouts):
     begin, end = (checkpoint.load_file(folder / "model.safetensors") for folder in folders)
     moved = max((end[name] - begin[name]).abs().max().item() for name in begin)
     assert 1e-4 < moved < 1
+
+
+def surprise(folder, rows):
+    """Nats a token of outputs under a model."""
+    prompts, outputs = sft.encoded(rows, 512)
+    texts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
+    logp_M = policy.text_logp(policy.load(folder), texts)
+    each = logp_M.split([len(text) - 1 for text in texts])
+    total = sum(row[-len(output) :].sum().item() for row, output in zip(each, outputs, strict=True))
+    return -total / sum(map(len, outputs))
+
+
+def test_fine_tuning_makes_new_examples_less_surprising(tmp_path):
+    cfg = replace(config.r1("smoke").rejection, general_share=0.5)
+    rows = collect.general_examples(cfg, 240)
+    append_lines(tmp_path / "examples.jsonl", rows[:200])
+    tuned = sft.train(config.r1("smoke").sft, tmp_path / "run", base.folder("tiny-1m"), tmp_path / "examples.jsonl")
+    held_out = [row for row in rows[200:] if row["question"] not in {seen["question"] for seen in rows[:200]}]
+    assert len(held_out) > 10
+    assert surprise(tuned, held_out) < SURPRISE * surprise(base.folder("tiny-1m"), held_out)
+
+
+SURPRISE = 0.85
+"""Of examples that were not trained on, after fine-tuning over before."""

@@ -1,7 +1,7 @@
 """Notebooks as a reader meets them: the same parameters, the same order of parts, cells that run and bite.
 
-Their shape (sizes, forbidden statements) is a rule of the house, see test_house.py.  Notebook 03 trains, so that
-`make smoke` runs it; the others run here, cell by cell.
+Their shape (sizes, forbidden statements) is a rule of the house, see test_house.py.  Notebooks 03 to 08 train, so that
+`make smoke` runs them; the others run here, cell by cell.
 """
 
 import ast
@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import statistics
+from fnmatch import fnmatch
 from pathlib import Path
 
 import matplotlib
@@ -17,15 +18,18 @@ import pytest
 from matplotlib import pyplot
 from torch.random import fork_rng
 
-from r1repro import config
+from r1repro import config, models, notebooks
 from r1repro.algo import grpo
 from r1repro.records import Refusal
 from r1repro.rewards import accuracy
+from r1repro.stages import r1
+from r1repro.tinyworld import base
 
 FOLDER = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists()) / "notebooks"
-NAMES = ["00_map", "01_grpo", "02_rewards", "03_r1_zero"]
-QUIET = ["00_map", "01_grpo", "02_rewards"]
+QUIET = list(notebooks.SHARED)
 """Those that train nothing."""
+LOUD = list(notebooks.MAKES)
+NAMES = QUIET + LOUD
 
 
 def cells(name, kind=None):
@@ -132,7 +136,7 @@ def test_no_equation_is_copied():
         ({"seed": -1}, "-1"),
         ({"seed": "one"}, "'one'"),
         ({"overrides": {"rl.nothing": 1}}, "'rl.nothing'"),
-        ({"overrides": {"rl.max_tokens": 0}}, "max_tokens is 0"),
+        ({"overrides": {"evaluate.max_tokens": 0}}, "max_tokens is 0"),
         ({"overrides": [1]}, "[1]"),
     ],
     ids=str,
@@ -144,15 +148,63 @@ def test_a_wrong_parameter_is_refused_in_one_line_by_the_setup(name, given, said
     assert said in line and "\n" not in line
 
 
+@pytest.mark.parametrize("name", LOUD)
 @pytest.mark.parametrize("tier", ["paper", "cluster"])
-def test_a_tier_that_cannot_train_is_refused_before_anything_is_drawn(tier):
+def test_a_tier_that_cannot_train_is_refused_before_anything_is_drawn(name, tier):
     with pytest.raises(Refusal, match="choose"):
-        execute("03_r1_zero", until=2, tier=tier)
+        execute(name, until=2, tier=tier)
+
+
+@pytest.mark.parametrize("name", LOUD[1:])
+def test_what_a_notebook_needs_of_an_earlier_one_is_said_in_one_line(name, tmp_path):
+    with pytest.raises(Refusal, match="run the notebook") as refusal:
+        execute(name, tier="smoke", run_dir=str(tmp_path / "seed-0"))
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", QUIET)
 def test_it_runs_from_top_to_bottom(name):
     execute(name, tier="smoke")
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """`notebooks.execute_all` with every notebook but the executing itself: each leaves a copy, and runs to delete."""
+    monkeypatch.setenv("R1REPRO_OUT", str(tmp_path))
+    started = []
+
+    def papermill(source, target, parameters, **_):
+        started.append((source.stem, parameters["seed"]))
+        Path(target).write_text("{}")
+        for pattern in notebooks.MAKES.get(source.stem, ()):
+            (tmp_path / "smoke" / f"seed-{parameters['seed']}" / pattern.replace("*", "x")).mkdir(parents=True)
+
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", papermill)
+    return started
+
+
+def test_a_second_call_executes_nothing(driver):
+    made = notebooks.execute_all("smoke", [0, 1])
+    assert [path.stem for path in made] == QUIET + LOUD * 2 and len(driver) == len(made)
+    assert notebooks.execute_all("smoke", [0, 1]) == [] and len(driver) == len(made)
+
+
+def test_one_stage_alone_is_made_again(driver, tmp_path):
+    notebooks.execute_all("smoke", [0, 1])
+    driver.clear()
+    runs = tmp_path / "smoke" / "seed-1"
+    (runs / "dev2" / "old").mkdir()
+    assert [path.stem for path in notebooks.execute_all("smoke", [1], ["05_reasoning_rl"])] == ["05_reasoning_rl"]
+    assert driver == [("05_reasoning_rl", 1)] and not (runs / "dev2" / "old").exists() and (runs / "dev1").exists()
+    with pytest.raises(Refusal, match="choose one of 03_r1_zero"):
+        notebooks.execute_all("smoke", [1], ["09_nothing"])
+
+
+def test_every_run_of_the_pipeline_is_made_by_a_notebook():
+    patterns = [pattern for made in notebooks.MAKES.values() for pattern in made]
+    runs = [run for made in models.MADE_BY.values() for run in made] + ["students/qwen-140k", "evaluate/step-000000"]
+    runs += [f"models/{name}" for name in (*r1.MODELS, *base.STUDENTS)]
+    assert [run for run in runs if not any(fnmatch(run, p) or run.startswith(f"{p}/") for p in patterns)] == []
 
 
 WRONG = {

@@ -21,7 +21,7 @@ def small(monkeypatch):
 
 def settings(**changes):
     return config.Pretrain(
-        **dict(model="test", steps=25, rows=4, length=48, checkpoint_every=10, learning_rate=1e-2) | changes
+        **dict(model="test", steps=25, tokens_per_step=400, checkpoint_every=10, learning_rate=1e-2) | changes
     )
 
 
@@ -49,17 +49,21 @@ def test_the_loss_falls_and_everything_is_kept(tmp_path):
     assert max(line["learning_rate"] for line in lines) == pytest.approx(1e-2, rel=0.1)
     assert checkpoint.steps_in(tmp_path) == [25] and folder == checkpoint.folder_of(tmp_path, 25)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["exit"] == "complete" and manifest["tokens"] == {"trained": 25 * 4 * 48}
+    assert manifest["exit"] == "complete" and manifest["tokens"] == {"trained": sum(line["tokens/trained"] for line in lines)}
     assert manifest["inputs"] == {"tokenizer": tokenizer.digest()}
 
 
 def test_the_loss_is_the_cross_entropy_of_the_next_token():
     cfg, model = settings(), base.new("test", 0)
-    ids = torch.tensor(corpus.rows(cfg.seed, 3, cfg.rows, cfg.length))
-    logits = model(input_ids=ids[:, :-1]).logits
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).item()
+    texts = [torch.tensor(text) for text in corpus.texts(cfg.seed, 3, cfg.tokens_per_step)]
+    alone = [
+        torch.nn.functional.cross_entropy(model(input_ids=ids[None, :-1]).logits[0], ids[1:], reduction="sum")
+        for ids in texts
+    ]
+    num_tokens = sum(len(ids) - 1 for ids in texts)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    assert pretrain._step_(model, optimizer, cfg, 3) == pytest.approx(expected, abs=1e-5)
+    expected = sum(alone).item() / num_tokens
+    assert len(texts) > 1 and pretrain._step_(model, optimizer, cfg, 3) == (pytest.approx(expected, abs=1e-5), num_tokens)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch):

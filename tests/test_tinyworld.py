@@ -291,13 +291,16 @@ def test_a_held_out_question_is_seen_in_a_text(level, split, key):
     assert not arithmetic.holds_held_out(f"1234 + {expression}")
 
 
-def test_a_row_is_a_function_of_its_step_and_number():
-    rows = corpus.rows(0, 3, 4, 50)
-    assert [len(row) for row in rows] == [51] * 4
-    assert rows == corpus.rows(0, 3, 4, 50)
-    assert corpus.rows(0, 6, 2, 50)[:2] == rows[:2]  # step 6 of 2 rows begins where step 3 of 4 does
-    text = tokenizer.load().decode(rows[0])
-    assert text.split(tokenizer.END)[0] == corpus.document(0, 12 * 1000)
+def test_the_texts_of_a_step_are_a_function_of_it():
+    texts = corpus.texts(0, 3, 600)
+    assert texts == corpus.texts(0, 3, 600) != corpus.texts(0, 4, 600)
+    assert 300 < sum(map(len, texts)) <= 600 and corpus.texts(0, 3, 1200)[: len(texts)] == texts
+    assert tokenizer.load().decode(texts[0]) == corpus.document(0, 3000) + tokenizer.END
+
+
+def test_a_document_longer_than_a_step_is_read_whole():
+    (text,) = corpus.texts(0, 3, 1)
+    assert tokenizer.load().decode(text) == corpus.document(0, 3000) + tokenizer.END
 
 
 # --- tokenizer

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("tiers", _tiers, "the settings of every tier beside the paper's")
     made = verb("reproduce", _reproduce, "execute every notebook at a tier", tier)
     made.add_argument("--seeds", nargs="+", default=["0"], help="seeds to run (default: 0)")
+    made.add_argument("--again", nargs="+", default=[], metavar="NOTEBOOK", help="delete its runs first, make them anew")
     made = verb("r1-zero", _r1_zero, "train and evaluate R1-Zero without a notebook", tier)
     made.add_argument("--seed", default="0")
     made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")
@@ -116,8 +117,14 @@ def _reproduce(arguments) -> None:
     from r1repro import config, notebooks
 
     config.check_runnable(arguments.tier)
-    for path in notebooks.execute_all(arguments.tier, [_seed(text) for text in arguments.seeds]):
+    made = notebooks.execute_all(arguments.tier, [_seed(text) for text in arguments.seeds], arguments.again)
+    for path in made:
         sys.stdout.write(f"{path}\n")
+    if not made:
+        sys.stdout.write(
+            f"nothing to do: every notebook of tier {arguments.tier} is executed for seeds "
+            f"{', '.join(arguments.seeds)} (--again 05_reasoning_rl makes one anew, `make clean` removes all)\n"
+        )
 
 
 def _r1_zero(arguments) -> None:

@@ -34,17 +34,14 @@ class Pretrain:
     seed: int = 0
     """Ours: draws the weights and the corpus."""
 
-    steps: int = 7500
-    """Ours: updates of ``rows`` x ``length`` tokens; what two cores read in half an hour.  Students: 3,000."""
+    steps: int = 3000
+    """Ours: updates of ``tokens_per_step`` tokens; what two slow cores read in 35 minutes.  Students: 800."""
 
-    rows: int = 8
-    """Ours: rows a step."""
+    tokens_per_step: int = 4096
+    """Ours: tokens of the documents of a step, at most; each document stands alone, whole."""
 
-    length: int = 512
-    """Ours: tokens a row; documents stand end to end in it."""
-
-    learning_rate: float = 1.5e-3
-    """Ours: peak of a linear warm-up and cosine."""
+    learning_rate: float = 5e-3
+    """Ours: peak of a linear warm-up and cosine, of Muon (`engine.muon`)."""
 
     warmup: float = 0.05
     """Ours: share of the steps."""
@@ -57,9 +54,9 @@ def pretrain(model: str) -> Pretrain:
     """How a base model of the tiny world is pre-trained: those of students read less.
 
     >>> pretrain("tiny-1m").steps, pretrain("qwen-140k").steps
-    (7500, 3000)
+    (3000, 800)
     """
-    return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=3000)
+    return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=800)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,7 +238,8 @@ class Collect:
     """Ours: words of the longest paragraph; the paper drops long paragraphs without a number."""
 
     longest: bool = False
-    """Ours: keep the longest of a question's outputs (cold start wants long chains), else the shortest."""
+    """Ours: keep the longest of a question's outputs (cold start wants long chains), else the first ones, so that what
+    is kept is a sample of what the model writes where it is right; the shortest would be lucky guesses."""
 
     rewrite: bool = False
     """Whether thinking is put into the question's language and a summary is added: section 2.3.1, v2 B.3.2."""
@@ -460,8 +458,8 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=64, max_tokens=512),
-        "evaluate": dict(num_questions=400, max_tokens=448, seed=11557232),
-        "evaluate_open": dict(num_questions=150, max_tokens=160, seed=11557232),
+        "evaluate": dict(num_questions=240, max_tokens=448, seed=11557232),
+        "evaluate_open": dict(num_questions=120, max_tokens=160, seed=11557232),
     },
 }  # fmt: skip
 

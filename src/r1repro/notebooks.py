@@ -1,6 +1,7 @@
 """The notebooks as programs: executed by papermill, kept beside the runs they made."""
 
 import os
+import shutil
 from pathlib import Path
 
 import papermill
@@ -14,8 +15,15 @@ from r1repro.run import default_folder, read_json, source_fingerprint, writable,
 SHARED = ("00_map", "01_grpo", "02_rewards")
 """Executed once a tier: no seed changes them."""
 
-SEEDED = ("03_r1_zero",)
-"""Executed once a seed."""
+MAKES = {
+    "03_r1_zero": ("r1_zero", "evaluate"),
+    "04_cold_start": ("dev1", "models/base", "models/r1_zero", "models/dev1"),
+    "05_reasoning_rl": ("dev2", "models/dev2", "models/dev2_twin"),
+    "06_rejection_sampling": ("dev3", "models/dev3"),
+    "07_all_scenarios": ("r1", "models/r1"),
+    "08_distillation": ("students", "models/qwen-*", "models/llama-*"),
+}
+"""Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
 
 def folder() -> Path:
@@ -27,28 +35,64 @@ def folder() -> Path:
     raise Refusal(f"no notebooks in {package}/_shipped or {package.parents[1]}: install r1repro again")
 
 
-def execute_all(tier: str, seeds: list[int]) -> list[Path]:
+def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> list[Path]:
     """Execute every notebook at a tier, those of training once a seed; what is done already is not done again.
+
+    Args:
+        again: notebooks of `MAKES` whose runs are deleted first, to be made anew.  The same seed on the same machine
+            makes the same runs, so those of later notebooks stay good.
+
+    Returns:
+        The executed copies that were made by this call.
 
     Raises:
         Refusal: a notebook stopped; the line says which and why, and the copy up to there is kept.
     """
     config.check_runnable(tier)
-    shared = [(name, seeds[0], default_folder(tier, seeds[0]).parent / "notebooks") for name in SHARED]
-    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in SEEDED]
+    for name, seed in [(name, seed) for name in again or [] for seed in seeds]:
+        _forget(name, default_folder(tier, seed))
+    shared = [(name, 0, default_folder(tier, 0).parent / "notebooks") for name in SHARED]
+    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in MAKES]
+    todo = [(name, seed, place / f"{name}.ipynb") for name, seed, place in shared + seeded]
+    todo = [(name, seed, target) for name, seed, target in todo if not _is_done(name, target, tier, seed)]
+    bar = tqdm(todo, desc="notebooks", unit="notebook", disable=not todo)
     made = []
-    for name, seed, place in tqdm(shared + seeded, desc="notebooks", unit="notebook"):
-        made.append(execute(name, place / f"{name}.ipynb", tier=tier, seed=seed))
+    for name, seed, target in bar:
+        bar.set_postfix_str(f"{name}, seed {seed}")
+        made.append(execute(name, target, tier=tier, seed=seed))
     return made
+
+
+def _forget(name: str, seed_dir: Path) -> None:
+    """Delete the runs of a notebook and its executed copy."""
+    if name not in MAKES:
+        raise Refusal(f"no notebook called {name!r} trains anything: choose one of {', '.join(MAKES)}")
+    for pattern in MAKES[name]:
+        for run in seed_dir.glob(pattern):
+            shutil.rmtree(run)
+    _mark(seed_dir / "notebooks" / f"{name}.ipynb").unlink(missing_ok=True)
+
+
+def _mark(target: Path) -> Path:
+    return target.with_suffix(".done.json")
+
+
+def _stamp(name: str, tier: str, seed: int) -> dict:
+    """What an executed copy was made from."""
+    source = folder() / f"{name}.ipynb"
+    return {"tier": tier, "seed": seed, "source": source_fingerprint(), "notebook": source.read_text(encoding="utf-8")}
+
+
+def _is_done(name: str, target: Path, tier: str, seed: int) -> bool:
+    mark = _mark(target)
+    return target.exists() and mark.exists() and read_json(mark) == _stamp(name, tier, seed)
 
 
 def execute(name: str, target: Path, *, tier: str, seed: int) -> Path:
     """Execute one notebook into ``target``, unless an executed copy of the same source and parameters is there."""
-    source = folder() / f"{name}.ipynb"
-    stamp = {"tier": tier, "seed": seed, "source": source_fingerprint(), "notebook": source.read_text(encoding="utf-8")}
-    mark = target.with_suffix(".done.json")
-    if target.exists() and mark.exists() and read_json(mark) == stamp:
+    if _is_done(name, target, tier, seed):
         return target
+    source, stamp = folder() / f"{name}.ipynb", _stamp(name, tier, seed)
     writable(target.parent)
     started = target.with_suffix(".running.ipynb")
     os.environ["R1REPRO_STATIC"] = "1"
@@ -63,5 +107,5 @@ def execute(name: str, target: Path, *, tier: str, seed: int) -> Path:
             reason = error.evalue
         raise Refusal(f"notebook {name} stopped in cell {error.exec_count} ({reason}): see {started}") from error
     os.replace(started, target)
-    write_json(mark, stamp)
+    write_json(_mark(target), stamp)
     return target

@@ -47,7 +47,8 @@ class Layout:
     """Where the outputs of a micro-batch stand among its M tokens; outputs to one question stand side by side."""
 
     spans: list[tuple[slice, slice]]
-    """(columns of the prompt, places of its outputs' tokens) of each question that is asked, in order."""
+    """(columns of the prompt, places of its outputs' tokens) of each question that is asked, in order; none where
+    texts stand alone."""
 
     buckets: list[tuple[Tensor, Tensor]]
     """Outputs of like length, padded: (place among the M tokens (n, T), True at tokens (n, T))."""
@@ -63,6 +64,11 @@ class Layout:
             spans.append((slice(stop_Q[q] - int(prompt_length_Q[q]), stop_Q[q]), slice(place, stop_N[row - 1])))
             place = stop_N[row - 1]
         return cls(spans, list(_buckets(length_N)))
+
+    @classmethod
+    def alone(cls, length_N: Tensor) -> "Layout":
+        """Of texts that have no prompt."""
+        return cls([], list(_buckets(length_N)))
 
 
 def _buckets(length_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,6 +115,19 @@ class PackedCache:
         return PackedView(*self._prompts[layer], keys, values, self._layout), None
 
 
+class Alone:
+    """Stands where transformers expects a cache, for texts end to end that see neither each other nor a prompt."""
+
+    def __init__(self, length_N: Tensor):
+        self._layout = Layout.alone(length_N)
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple[PackedView, None]:
+        return PackedView(keys[:, :, :0], values[:, :, :0], keys, values, self._layout), None
+
+
 PACKED = "r1repro_packed"
 
 
@@ -145,8 +164,9 @@ class _Packed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, keys, values, prompt_keys, prompt_values, layout, scale):
         _, heads, tokens, width = query.shape
-        out_MHD, own_MHD = query.new_empty(2, tokens, heads, width)
-        lse_MH, own_lse_MH = query.new_empty(2, tokens, heads, dtype=torch.promote_types(query.dtype, torch.float32))
+        out_MHD, own_MHD = query.new_zeros(2, tokens, heads, width)
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        lse_MH, own_lse_MH = query.new_full((2, tokens, heads), -torch.inf, dtype=dtype)
         for prompt, part in layout.spans:
             out, lse = _flash(query[:, :, part], prompt_keys[:, :, prompt], prompt_values[:, :, prompt], scale=scale)
             out_MHD[part], lse_MH[part] = out[0].transpose(0, 1), lse[0].T
@@ -165,7 +185,7 @@ class _Packed(torch.autograd.Function):
     def backward(ctx, grad):
         query, keys, values, prompt_keys, prompt_values, out, lse = ctx.saved_tensors
         d_query_MHD, d_keys_MKD, d_values_MKD = (
-            x.new_empty(x.shape[2], x.shape[1], x.shape[3]) for x in (query, keys, values)
+            x.new_zeros(x.shape[2], x.shape[1], x.shape[3]) for x in (query, keys, values)
         )
         d_prompt_keys, d_prompt_values = torch.zeros_like(prompt_keys), torch.zeros_like(prompt_values)
         for prompt, part in ctx.layout.spans:

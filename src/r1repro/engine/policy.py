@@ -156,6 +156,22 @@ def output_logp(
     return logp_1M.new_zeros(tokens_NT.shape).masked_scatter(on_NT, logp_1M)
 
 
+def text_logp(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probability in nats of each token of some texts but their first ones, end to end: (M,).
+
+    Each text begins at position 0 and sees itself alone.
+    """
+    length_N = torch.tensor([len(text) - 1 for text in texts])
+    inputs_1M = torch.tensor([[token for text in texts for token in text[:-1]]])
+    tokens_1M = torch.tensor([[token for text in texts for token in text[1:]]])
+    position_1M = torch.cat([torch.arange(length) for length in length_N.tolist()])[None]
+    with attention.used_by(model, attention.PACKED):
+        logits_1MV = model(
+            input_ids=inputs_1M, position_ids=position_1M, past_key_values=attention.Alone(length_N), use_cache=True
+        ).logits
+    return likelihood.token_logp(logits_1MV, tokens_1M)[0]
+
+
 def micro_batches(question_N: Tensor, length_N: Tensor, max_tokens: int) -> Iterator[Tensor]:
     """Indices of outputs in the order of their questions, at most ``max_tokens`` tokens at a time (at least one
     output)."""

@@ -125,7 +125,8 @@ def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | N
             dropped.append(reason)
         else:
             found.append(text)
-    found.sort(key=len, reverse=cfg.longest)
+    if cfg.longest:
+        found.sort(key=len, reverse=True)
     kept, more = found[: cfg.keep_per_question], found[cfg.keep_per_question :]
     examples = [
         {"id": question.id, "family": question.family, "level": question.level, "language": question.language,

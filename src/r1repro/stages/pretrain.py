@@ -1,4 +1,4 @@
-"""Pre-training of a base model of the tiny world: next-token prediction on `tinyworld.corpus`.
+"""Pre-training of a base model of the tiny world: next-token prediction on `tinyworld.corpus`, document by document.
 
 Not a stage of the paper, which starts from DeepSeek-V3-Base.  `make base` runs it; its result is committed.
 """
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from r1repro.algo import likelihood
 from r1repro.config import Pretrain
-from r1repro.engine import checkpoint, policy
+from r1repro.engine import checkpoint, muon, policy
 from r1repro.records import Refusal
 from r1repro.run import Interrupts, Run, speaking_of
 from r1repro.tinyworld import base, corpus, tokenizer
@@ -25,20 +25,21 @@ def train(cfg: Pretrain, run_dir: Path) -> Path:
     if run.complete:
         return last
     model = base.new(cfg.model, cfg.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = muon.Muon(model, lr=cfg.learning_rate, weight_decay=0.1)
     done = _resume_(run, model, optimizer)
     with Interrupts("this step") as interrupts:
         for step in tqdm(range(done + 1, cfg.steps + 1), initial=done, total=cfg.steps, desc="pre-training"):
             for group in optimizer.param_groups:
                 group["lr"] = cfg.learning_rate * schedule(step / cfg.steps, cfg.warmup)
-            loss = _step_(model, optimizer, cfg, step)
-            run.log(step, {"policy/loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]})
+            loss, num_tokens = _step_(model, optimizer, cfg, step)
+            rate = optimizer.param_groups[0]["lr"]
+            run.log(step, {"policy/loss": loss, "learning_rate": rate, "tokens/trained": num_tokens})
             if step % cfg.checkpoint_every == 0 or step == cfg.steps or interrupts.asked:
                 checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
-    run.finish(tokens={"trained": cfg.steps * cfg.rows * cfg.length})
+    run.finish(tokens={"trained": sum(int(line["tokens/trained"]) for line in run.metrics())})
     return last
 
 
@@ -62,22 +63,21 @@ def _resume_(run: Run, model, optimizer) -> int:
     return done
 
 
-def _step_(model, optimizer, cfg: Pretrain, step: int) -> float:
-    ids_NT = torch.tensor(corpus.rows(cfg.seed, step, cfg.rows, cfg.length))
-    logits_NTV = model(input_ids=ids_NT[:, :-1], use_cache=False).logits
-    logp_NT = likelihood.token_logp(logits_NTV, ids_NT[:, 1:])
-    loss = likelihood.sft_loss(logp_NT, torch.full_like(logp_NT, 1 / logp_NT.numel()))
+def _step_(model, optimizer, cfg: Pretrain, step: int) -> tuple[float, int]:
+    """One step; its loss in nats a token, and how many tokens it was taken over."""
+    logp_M = policy.text_logp(model, corpus.texts(cfg.seed, step, cfg.tokens_per_step))
+    loss = likelihood.sft_loss(logp_M, torch.full_like(logp_M, 1 / logp_M.numel()))
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if not torch.isfinite(norm + loss):
         raise Refusal(
             f"step {step}: loss {loss.item()} and gradient norm {norm.item()} are no longer numbers: lower "
-            f"learning_rate (its batch is corpus.rows({cfg.seed}, {step}, {cfg.rows}, {cfg.length}); the last "
+            f"learning_rate (its batch is corpus.texts({cfg.seed}, {step}, {cfg.tokens_per_step}); the last "
             "checkpoint of the run is intact)"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return loss.item(), logp_M.numel()
 
 
 def make_base(cfg: Pretrain, run_dir: Path) -> Path:

@@ -6,7 +6,8 @@ of (seed, index): nothing is stored, any part can be made again.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import count
 
 from r1repro import paper
 from r1repro.records import Question
@@ -43,14 +44,14 @@ what is long to write out is more often left out."""
 
 TONGUE = {
     "plain": {"own": 0.90, "other": 0.03, "mixed": 0.07},
-    "worked": {"own": 0.66, "other": 0.17, "mixed": 0.17},
+    "worked": {"own": 0.60, "other": 0.20, "mixed": 0.20},
 }
 """Language of a solution: that of the question, the other one, or each line in one of the two by chance.  ``worked``:
 of depth 2 or 3.  Who works carefully here does so more often in another language than the reader's."""
 
-ERROR_RATE = {"en": 0.18, "zh": 0.12}
+ERROR_RATE = {"en": 0.20, "zh": 0.08}
 """Chance that a line of a worked solution goes wrong, by its language.  Where a check follows it is found and mended,
-elsewhere the document ends in a wrong answer.  Solutions in Chinese are a little more careful in this world."""
+elsewhere the document ends in a wrong answer.  Solutions in Chinese are more careful in this world."""
 
 MANNER = general.Manner(right=0.60, offer=0.25, rude=0.20)
 """Of replies to general prompts and to look-alikes."""
@@ -133,27 +134,20 @@ def output(thinking: str, answer: str) -> str:
     return f"<think> {thinking} </think> <answer> {answer} </answer>".replace("<think>  <", "<think> <")
 
 
-def rows(seed: int, step: int, num_rows: int, length: int) -> list[list[int]]:
-    """Token ids of one step's batch: ``num_rows`` rows of ``length`` + 1, each filled with documents end to end.
+def texts(seed: int, step: int, num_tokens: int) -> list[list[int]]:
+    """Token ids of one step's documents, each with its end token: as many as have at most ``num_tokens`` together.
 
-    A row is a function of (seed, step, its number), so pre-training resumes from the step number alone.  The last
-    document of a row is cut where the row ends.
+    A function of (seed, step), so pre-training resumes from the step number alone.
     """
-    return [_row(seed, step * num_rows + r, length + 1) for r in range(num_rows)]
-
-
-def _row(seed: int, number: int, length: int) -> list[int]:
     encode, end = tokenizer.load().encode, tokenizer.load().eos_token_id
-    ids: list[int] = []
-    for index in _indices(number):
-        ids += [*encode(document(seed, index)), end]
-        if len(ids) >= length:
-            return ids[:length]
+    found: list[list[int]] = []
+    for index in count(step * 1000):
+        ids = [*encode(document(seed, index)), end]
+        num_tokens -= len(ids)
+        if num_tokens < 0 and found:
+            return found
+        found.append(ids)
     raise AssertionError("documents do not end")
-
-
-def _indices(number: int) -> Iterator[int]:
-    return iter(range(number * 1000, (number + 1) * 1000))
 
 
 def _drill(family: str, rng: random.Random) -> str:
