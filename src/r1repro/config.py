@@ -35,7 +35,7 @@ class Pretrain:
     """Ours: draws the weights and the corpus."""
 
     steps: int = 3000
-    """Ours: updates of ``tokens_per_step`` tokens; what two slow cores read in 35 minutes.  Students: 800."""
+    """Ours: updates of ``tokens_per_step`` tokens; what two slow cores read in 35 minutes.  Students: 600."""
 
     tokens_per_step: int = 4096
     """Ours: tokens of the documents of a step, at most; each document stands alone, whole."""
@@ -54,9 +54,9 @@ def pretrain(model: str) -> Pretrain:
     """How a base model of the tiny world is pre-trained: those of students read less.
 
     >>> pretrain("tiny-1m").steps, pretrain("qwen-140k").steps
-    (3000, 800)
+    (3000, 600)
     """
-    return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=800)
+    return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=600)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,7 +399,7 @@ LANGUAGE = "r1repro.rewards.language:language_consistency"
 
 PIPELINE: dict[str, dict[str, Any]] = {
     "cold_start": dict(rewrite=True, longest=True),
-    "cold_start_sft": dict(epochs=2),
+    "cold_start_sft": dict(epochs=3),
     "reasoning_rl": dict(rewards=(*RULES, LANGUAGE)),
     "judge": dict(kind="judge"),
     "rejection": dict(general_share=0.25, num_questions=200_000),
@@ -421,7 +421,7 @@ last 400 steps 25 (hyperparameters.csv, rl_all_scenarios_stage2)."""
 TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "cold_start": dict(num_questions=96, num_examples=48, max_tokens=200),
-        "cold_start_sft": dict(learning_rate=4e-4, batch_size=16, max_tokens=512),
+        "cold_start_sft": dict(learning_rate=1e-3, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
             questions_per_step=8, steps_per_rollout=2, num_rollouts=3, learning_rate=1e-4, max_tokens=200,
             warmup_steps=2, refresh_reference_every=4, num_checkpoints=1,
@@ -441,23 +441,23 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate_open": dict(num_questions=20, k=2, max_tokens=160),
     },
     "cpu": {
-        "cold_start": dict(num_questions=1024, num_examples=400, max_tokens=448),
-        "cold_start_sft": dict(learning_rate=4e-4, batch_size=32, max_tokens=512),
+        "cold_start": dict(num_questions=768, num_examples=400, max_tokens=448),
+        "cold_start_sft": dict(learning_rate=6e-4, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4.5e-5, max_tokens=448,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=2e-4, max_tokens=448,
             warmup_steps=8, refresh_reference_every=20, num_checkpoints=2,
         ),
-        "judge": dict(num_prompts=800, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
-        "rejection": dict(num_questions=3072, keep_per_question=2, max_tokens=448),
+        "judge": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
+        "rejection": dict(num_questions=2048, keep_per_question=2, max_tokens=448),
         "judged": dict(num_questions=96, keep_per_question=1, max_tokens=160),
-        "sft": dict(learning_rate=1e-3, batch_size=64, max_tokens=512),
-        "helpful": dict(num_prompts=2000, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
-        "safety": dict(num_prompts=1200, learning_rate=3e-4, batch_size=64, epochs=2, max_tokens=512),
+        "sft": dict(learning_rate=1e-3, batch_size=32, max_tokens=512),
+        "helpful": dict(num_prompts=1600, learning_rate=1e-3, batch_size=32, epochs=2, max_tokens=512),
+        "safety": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
         "all_scenarios": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=4.5e-5,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=2e-4,
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
-        "distill": dict(learning_rate=2e-3, batch_size=64, max_tokens=512),
+        "distill": dict(learning_rate=2e-3, batch_size=32, max_tokens=512),
         "evaluate": dict(num_questions=240, max_tokens=448, seed=11557232),
         "evaluate_open": dict(num_questions=120, max_tokens=160, seed=11557232),
     },
@@ -469,7 +469,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=4.5e-5, max_tokens=448,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=2e-4, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -498,7 +498,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rl.clip_high": 0.28,
         "rl.refresh_reference_every": 4_000_000,
     },
-    "large_step": {"rl.learning_rate": 4e-4},
+    "large_step": {"rl.learning_rate": 2e-3},
 }
 """Run beside the paper's settings by `python -m r1repro variants`: no accuracy reward (a control); a small clip range
 with a small format reward and a fixed reference, as is common; a larger step."""
