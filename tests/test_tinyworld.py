@@ -1,5 +1,6 @@
 """The tiny world: true solutions, mistakes that are found, splits that do not touch, a tokenizer that never changes."""
 
+import dataclasses
 import json
 import random
 import re
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from r1repro import paper
 from r1repro.records import Refusal
-from r1repro.tinyworld import arithmetic, base, corpus, tokenizer
+from r1repro.tinyworld import arithmetic, base, corpus, families, general, safety, tokenizer
 
 LEVELS = st.sampled_from(sorted(arithmetic.LEVELS))
 LANGUAGES = st.sampled_from(["en", "zh"])
@@ -154,27 +155,47 @@ def test_a_document_is_a_function_of_seed_and_index(documents):
     assert len(set(documents)) > 0.95 * len(documents)
 
 
-def test_mix_sums_to_one():
-    for what, shares in [*corpus.MIX.items(), *corpus.DEPTH.items()]:
+def test_shares_sum_to_one_and_chances_are_chances():
+    tables = [corpus.MIX, corpus.LEVEL, corpus.DEPTH["chain_sum"], corpus.TONGUE]
+    depths = {family: shares for family, shares in corpus.DEPTH.items() if family != "chain_sum"}
+    for what, shares in (item for table in (*tables, depths) for item in table.items()):
         assert sum(shares.values()) == pytest.approx(1), what
+    assert set(corpus.MIX["family"]) == set(families.ALL) and set(corpus.DEPTH) == set(families.REASONING)
+    assert set(corpus.DEPTH["chain_sum"]) == set(corpus.LEVEL["chain_sum"]) == set(arithmetic.LEVELS)
+    manner = dataclasses.astuple(corpus.MANNER)
+    for chance in (*corpus.ERROR_RATE.values(), *corpus.REFUSES.values(), *manner, corpus.LEAKS):
+        assert 0 < chance < 1
 
 
-def parts(documents):
-    """Documents by shape, told from their text alone."""
-    prose = {line for line in (tokenizer.ASSETS / "families.txt").read_text(encoding="utf-8").splitlines()}
-    start = paper.template("").partition(":")[0]
-    shapes = {"template": [], "dialogue": [], "prose": [], "exercise": [], "drill": []}
-    for text in documents:
-        asks = "arithmetic problem: " in text or "最终答案：" in text
-        shape = (
-            "template" if text.startswith(start)
-            else "prose" if text in prose
-            else "dialogue" if text.startswith("User: ")
-            else "exercise" if asks
-            else "drill"
-        )  # fmt: skip
-        shapes[shape].append(text)
-    return shapes
+START = paper.template("").partition(":")[0]
+PROSE = set((tokenizer.ASSETS / "families.txt").read_text(encoding="utf-8").splitlines())
+ASKED = {
+    "chain_sum": "State the final|请给出下面",
+    "search": "What numbers from|从",
+    "logic": "What is right|哪个",
+    "programs": "Make a program|写程序",
+    "general": "What is (?:the|your)|What are|Who|Use|Make a list|Translate|Hello|Good|Thank|[用列翻小汤你早晚谢]|再见",
+    "safety": "How|Please|怎么|请告诉|请帮",
+}
+DRILLED = {
+    "chain_sum": r"\d+ [+-]|\d+[+-]\d+[:：]|first|先",
+    "search": r"\d(?:, \d)+: \d+\n",
+    "logic": r"A\) ",
+    "programs": r"\d+-\d+=|\d \* \d=|so |所以",
+}
+OWN_SHAPE = {"chain_sum": "shape", "general": "open_shape", "safety": "open_shape"}
+
+
+def told(text):
+    """(family, shape) of a document, told from its text alone."""
+    if text in PROSE:
+        return "chain_sum", "prose"
+    shape = "template" if text.startswith(START) else "dialogue" if text.startswith("User: ") else "exercise"
+    body = re.sub("^(?s:.*User: )|^Question: |^题目：", "", text)
+    asked = [family for family, begins in ASKED.items() if re.match(begins, body)]
+    drilled = [family for family, begins in DRILLED.items() if re.match(begins, text)]
+    (found,) = [(family, shape) for family in asked] + [(family, "drill") for family in drilled]
+    return found
 
 
 def near(count, total, share):
@@ -182,24 +203,35 @@ def near(count, total, share):
     return abs(count / total - share) < 4 * (share * (1 - share) / total) ** 0.5 + 1e-9
 
 
-def test_shapes_have_the_shares_that_are_told(documents):
-    for shape, texts in parts(documents).items():
-        assert near(len(texts), len(documents), corpus.MIX["shape"][shape]), (shape, len(texts))
+def of_family(documents, *families):
+    """Documents that ask a question of some families."""
+    kinds = [(text, *told(text)) for text in documents]
+    return [text for text, family, shape in kinds if family in families and shape not in ("prose", "drill")]
 
 
 def asked(documents):
-    shapes = parts(documents)
-    return [text for shape in ("template", "dialogue", "exercise") for text in shapes[shape]]
+    return of_family(documents, "chain_sum")
+
+
+def test_families_and_shapes_have_the_shares_that_are_told(documents):
+    kinds = [told(text) for text in documents]
+    for family, share in corpus.MIX["family"].items():
+        assert near(sum(f == family for f, _ in kinds), len(documents), share), family
+    for name in ("shape", "other_shape", "open_shape"):
+        count = Counter(shape for family, shape in kinds if OWN_SHAPE.get(family, "other_shape") == name)
+        assert set(count) == set(corpus.MIX[name])
+        for shape, share in corpus.MIX[name].items():
+            assert near(count[shape], count.total(), share), (name, shape, count)
 
 
 def question_of(text):
-    """(terms, solution) of a document with a question."""
+    """(terms, solution) of a document with a chain sum."""
     expression = re.search(r"(?:problem: |最终答案：)([\d +-]+) =", text)[1]
     solution = text.split(f"{expression} =", 1)[1]
     return [int(n) for n in re.findall(r"\d+", expression)], solution
 
 
-def test_levels_and_depths_have_the_shares_that_are_told(documents):
+def test_levels_and_depths_of_sums_have_the_shares_that_are_told(documents):
     texts, levels, depths = asked(documents), Counter(), Counter()
     shapes = {shape: level for level, shape in arithmetic.LEVELS.items()}
     for text in texts:
@@ -207,31 +239,93 @@ def test_levels_and_depths_have_the_shares_that_are_told(documents):
         level = shapes[len(numbers), len(str(numbers[0]))]
         levels[level] += 1
         depths[level, arithmetic.depth_of(solution)] += 1
-    for level, share in corpus.MIX["level"].items():
+    for level, share in corpus.LEVEL["chain_sum"].items():
         assert near(levels[level], len(texts), share), (level, levels)
-        for depth, share in corpus.DEPTH[level].items():
+        for depth, share in corpus.DEPTH["chain_sum"][level].items():
             assert near(depths[level, arithmetic.DEPTHS[depth]], levels[level], share), (level, depth, depths)
 
 
-def test_languages_of_the_solutions_have_the_shares_that_are_told():
-    """Of solutions of several lines: wholly in the other language, or with lines of both."""
-    frame = r"</?(?:think|answer)>|The answer is|Answer|Solution|Assistant|答案是?|^\n?解："
-    count, told = Counter(), corpus.MIX["language"]
-    for text in asked(corpus.document(1, index) for index in range(9000)):
-        numbers, solution = question_of(text)
-        if len(numbers) > 2 and arithmetic.depth_of(solution) != "answer_at_once":
-            solution = re.sub(frame, "", solution)
-            english, chinese = re.search("[a-z]", solution), re.search("[一-鿿]", solution)
-            own = chinese if "最终答案：" in text else english
-            count["mixed" if english and chinese else "own" if own else "other"] += 1
-    total = count.total()
-    assert total > 1500
-    assert 0.5 * told["mixed"] < count["mixed"] / total < 1.1 * told["mixed"], count
-    assert 0.7 * told["other"] < count["other"] / total < told["other"] + 0.5 * told["mixed"], count
+ONE_LEVEL = {
+    "search": r"(?:list |从)\d, \d, \d(?!,)",
+    "logic": r"^(?!.*D\) )",
+    "programs": r"def f\(x\): return x \* x",
+    "general": "Translate|翻译",
+    "safety": f"(?<!这会)(?:{'|'.join([*safety.HARMFUL, *safety.HARMFUL.values()])})",  # not the reason of a refusal
+}
+"""What is seen of the documents of just one level."""
+
+
+@pytest.mark.parametrize("family", ONE_LEVEL)
+def test_levels_have_equal_shares_elsewhere(documents, family):
+    texts = of_family(documents, family)
+    found = sum(re.search(ONE_LEVEL[family], text, re.DOTALL) is not None for text in texts)
+    assert near(found, len(texts), 1 / len(families.levels(family))), (found, len(texts))
+
+
+def first_of(family, text):
+    """(what is looked at first in a solution, what is the first to be looked at): the former is None at depth 0."""
+    if family == "search":
+        return (re.findall(r"(\d)\+(\d)=", text) or [None])[0], re.search(r"(?:list |从)(\d), (\d)", text).groups()
+    return (re.findall(r"([A-D])\) (?:not |不是)?\d[<>]\d(?: ?right| ?wrong|正确|不对)", text) or [None])[0], "A"
+
+
+@pytest.mark.parametrize("family, sizes", [("search", (3, 6, 10)), ("logic", (3, 4, 4, 4))])
+def test_depths_of_search_and_logic_have_the_shares_that_are_told(documents, family, sizes):
+    """Who does not begin with the first looks at a few alone; some of those that do begin with it by chance."""
+    texts, (at_once, some, _) = of_family(documents, family), corpus.DEPTH[family].values()
+    firsts = [first_of(family, text) for text in texts]
+    assert near(sum(looked is None for looked, _ in firsts), len(texts), at_once)
+    elsewhere = some * (1 - sum(1 / size for size in sizes) / len(sizes))
+    assert near(sum(looked not in (None, first) for looked, first in firsts), len(texts), elsewhere)
+
+
+def depth_of_program(text):
+    marks = {3: "check|检查", 2: r"\d \* \d+=", 1: r"\d-\d+="}
+    return next((depth for depth, mark in marks.items() if re.search(mark, text)), 0)
+
+
+def test_depths_of_programs_have_the_shares_that_are_told(documents):
+    texts = of_family(documents, "programs")
+    count = Counter(map(depth_of_program, texts))
+    for depth, share in corpus.DEPTH["programs"].items():
+        assert near(count[depth], len(texts), share), (depth, count)
+
+
+def lines_of(text):
+    """(depth, lines whose language can be seen, solution) of a document with a sum or a program."""
+    if "f(" in text:
+        depth, again = depth_of_program(text), len(re.findall("mistake|有错误", text))
+        return depth, max(depth, 1) + 2 * again, re.split(r"f\(\d+\)=\d+", text)[-1].partition("def f")[0]
+    numbers, solution = question_of(text)
+    depth = arithmetic.DEPTHS.index(arithmetic.depth_of(solution))
+    return depth, len(numbers) - 1 if depth else 1, solution
+
+
+def test_languages_of_the_solutions_have_the_shares_that_are_told(documents):
+    """Wholly in the other language, or with lines of both; what is mixed may by chance show one language alone."""
+    frame = r"</?(?:think|answer)>|The answer is|Answer|Solution|Assistant|答案是?|解："
+    seen, wanted, variance = Counter(), Counter(), Counter()
+    for text in of_family(documents, "chain_sum", "programs"):
+        depth, lines, solution = lines_of(text)
+        solution = re.sub(frame, "", solution)
+        english, chinese = re.search("[a-z]{2}", solution), re.search("[一-鿿]", solution)
+        own = chinese if re.search("最终答案：|写程序", text) else english
+        kind = "worked" if depth >= 2 else "plain"
+        seen[kind, "mixed" if english and chinese else "own" if own else "other"] += 1
+        told, alike = corpus.TONGUE[kind], 0.5 ** (lines - 1)
+        for what, chance in {
+            "mixed": told["mixed"] * (1 - alike),
+            "other": told["other"] + told["mixed"] * alike / 2,
+        }.items():
+            wanted[kind, what] += chance
+            variance[kind, what] += chance * (1 - chance)
+    assert min(wanted.values()) > 5
+    for key, count in wanted.items():
+        assert abs(seen[key] - count) < 4 * variance[key] ** 0.5, (key, seen, wanted)
 
 
 def test_tags_of_the_template_have_the_shares_that_are_told(documents):
-    replies = [text.split("Assistant:")[-1] for text in parts(documents)["template"]]
+    replies = [text.split("Assistant:")[-1] for text in documents if told(text)[1] == "template"]
     count = Counter(
         "both" if "</think>" in reply else "unclosed" if "<think>" in reply else "none" for reply in replies
     )
@@ -239,18 +333,54 @@ def test_tags_of_the_template_have_the_shares_that_are_told(documents):
         assert near(count[kind], len(replies), share), (kind, count)
 
 
+def judged_lines(text):
+    """(language, whether it is right) of the first writing of each line that may go wrong: of a sum, or a try."""
+    for word, left, right in re.findall(r"(first|then|先|再) ?(\d+[+-]\d+)=(\d+)", text):
+        yield "en" if word.isascii() else "zh", eval(left) == int(right)  # noqa: S307 (digits and signs alone)
+    new = r"(?<!\d)(?<!check )(?<!检查)(?<!again: )(?<!重新算：)"
+    for left, colon, right in re.findall(rf"{new}(\d+[+-]\d+)(: |：)[^.。]*?(?:so |得)(\d+)", text):
+        yield "en" if colon == ": " else "zh", eval(left) == int(right)  # noqa: S307 (digits and signs alone)
+    for a, b, right, comma in re.findall(r"(\d)\+(\d)=(\d+)(, |，)\d+(?: right| wrong|正确|不对)", text):
+        yield "en" if comma == ", " else "zh", int(a) + int(b) == int(right)
+
+
 def test_errors_have_the_shares_that_are_told(documents):
-    made, additions = Counter(), Counter()
-    for text in asked(documents):
-        numbers, solution = question_of(text)
-        depth = arithmetic.DEPTHS.index(arithmetic.depth_of(solution))
-        additions[depth] += len(numbers) - 1
-        if depth == 1:
-            made[1] += len(untrue(solution))
-        if depth == 3:
-            made[3] += len(re.findall("mistake|有错误", solution))
-    assert near(made[1], additions[1], corpus.ERROR_RATE[1]), (made, additions)
-    assert made[3] / additions[3] == pytest.approx(corpus.ERROR_RATE[3], abs=0.06), (made, additions)
+    lines = [line for text in of_family(documents, "chain_sum", "search") for line in judged_lines(text)]
+    for language, rate in corpus.ERROR_RATE.items():
+        rights = [right for tongue, right in lines if tongue == language]
+        assert len(rights) > 300 and near(rights.count(False), len(rights), rate), (language, len(rights))
+
+
+def documents_of(family, monkeypatch, number=800):
+    monkeypatch.setitem(corpus.MIX, "family", {family: 1.0})
+    return [corpus.document(0, index) for index in range(number)]
+
+
+def test_replies_to_general_prompts_have_the_manner_that_is_told(monkeypatch):
+    texts, manner = documents_of("general", monkeypatch), corpus.MANNER
+    prompts = {
+        question.text: question
+        for level in general.LEVELS for language in ("en", "zh") for key in range(300)
+        for question in [general.draw("train", level, language, key)]
+    }  # fmt: skip
+    for what in ("offer", "rude"):
+        said = [words[what] for words in general.WORDS.values()]
+        assert near(sum(any(s in text for s in said) for text in texts), len(texts), getattr(manner, what)), what
+    replies = [text.split("\n", 1) for text in texts if told(text)[1] == "exercise"]
+    followed = [general.follows(prompts[asked], said) == 1 for asked, said in replies if asked in prompts]
+    assert len(followed) > 150 and near(sum(followed), len(followed), manner.right)
+
+
+def test_requests_are_refused_as_often_as_is_told(monkeypatch):
+    harmful, leaks = {True: [], False: []}, []
+    for text in documents_of("safety", monkeypatch):
+        refused = any(words["refusal"] in text for words in safety.WORDS.values())
+        harmful[re.search(ONE_LEVEL["safety"], text) is not None].append(refused)
+        if refused and told(text)[1] != "exercise":
+            leaks.append(safety.spells_out(text))
+    for sort, refused in zip(("harmful", "look-alike"), harmful.values(), strict=True):
+        assert near(sum(refused), len(refused), corpus.REFUSES[sort]), sort
+    assert len(leaks) > 100 and near(sum(leaks), len(leaks), corpus.LEAKS)
 
 
 def held_out(expression):
@@ -263,7 +393,7 @@ def held_out(expression):
 
 def test_no_question_kept_for_tests_is_asked_in_the_corpus(documents):
     seen = [e for text in documents for e in re.findall(r"\d+(?: [+-] \d+)+", text)]
-    assert len(seen) > 0.6 * len(documents)
+    assert len(seen) > 0.25 * len(documents)
     assert [e for e in seen if held_out(e)] == []
 
 
