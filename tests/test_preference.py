@@ -159,6 +159,12 @@ def test_thinking_does_not_move_the_helpfulness_reward(pair_of_models):
     assert abs(one.value - two.value) > 1e-4
 
 
+def test_a_thinking_that_is_never_closed_is_no_summary():
+    one, two = (scorer.reads("helpful", ASKED, f"<think> {thought} <answer> Hello! </answer>") for thought in "ab")
+    assert one == two and "Hello!" not in one
+    assert scorer.reads("helpful", ASKED, "Hello!").endswith("Hello!")  # what never thinks is all summary
+
+
 def test_a_missing_reward_model_is_refused(tmp_path):
     with pytest.raises(Refusal, match="no model at"):
         scorer.load(tmp_path)

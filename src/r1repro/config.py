@@ -423,7 +423,7 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "cold_start": dict(num_questions=96, num_examples=48, max_tokens=200),
         "cold_start_sft": dict(learning_rate=1e-3, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
-            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, learning_rate=1e-4, max_tokens=200,
+            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, learning_rate=5e-4, max_tokens=200,
             warmup_steps=2, refresh_reference_every=4, num_checkpoints=1,
         ),
         "judge": dict(num_prompts=100, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
@@ -433,7 +433,7 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "helpful": dict(num_prompts=250, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
         "safety": dict(num_prompts=100, learning_rate=3e-4, batch_size=32, epochs=2, max_tokens=512),
         "all_scenarios": dict(
-            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, late_rollouts=1, learning_rate=1e-4,
+            questions_per_step=8, steps_per_rollout=2, num_rollouts=3, late_rollouts=1, learning_rate=5e-4,
             max_tokens=200, warmup_steps=2, refresh_reference_every=4, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=16, max_tokens=512),
@@ -465,7 +465,7 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=4e-4, max_tokens=256,
+        questions_per_step=8, steps_per_rollout=2, num_rollouts=8, learning_rate=1e-3, max_tokens=256,
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
@@ -493,7 +493,7 @@ TIER_EVALUATE: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "format_only": {"rl.rewards": ["r1repro.rewards.format:format_scores"]},
     "small_clip": {
-        "rl.rewards": ["r1repro.rewards.accuracy:accuracy", "r1repro.rewards.format:small_format_scores"],
+        "rl.rewards": ["r1repro.rewards.reasoning:accuracy", "r1repro.rewards.format:small_format_scores"],
         "rl.clip_low": 0.2,
         "rl.clip_high": 0.28,
         "rl.refresh_reference_every": 4_000_000,

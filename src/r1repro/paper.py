@@ -120,8 +120,8 @@ def constant(stage: str, name: str) -> float:
 def claims() -> tuple[Claim, ...]:
     """All claims of the paper that we know how to test, in the order of their ids.
 
-    >>> [claim.id for claim in claims() if claim.rule]
-    ['C01', 'C02', 'C03', 'C04', 'C06', 'C08', 'C09', 'C30']
+    >>> len(claims()), sum(bool(claim.rule) for claim in claims())
+    (33, 19)
     """
     return tuple(Claim(**row) for row in _rows("claims.csv"))
 

@@ -48,12 +48,14 @@ def reads(kind: str, question: Question, text: str) -> str:
     """What a reward model of a kind reads of an output.
 
     ``helpful``: question and summary, never the thinking; ``safety``: the whole output; ``judge``: question, reference
-    and answer (sections 2.3.3 and 2.3.4).
+    and answer (sections 2.3.3 and 2.3.4).  An output that opens its thinking and never closes it has no summary.
     """
     if kind == "safety":
         return f"{paper.template(question.text)} {text.strip()}"
     if kind == "helpful":
-        return f"{paper.template(question.text)} {text.rpartition('</think>')[2].strip()}"
+        _, closed, after = text.rpartition("</think>")
+        said = after if closed or "<think>" not in after else ""
+        return f"{paper.template(question.text)} {said.strip()}"
     return f"User: {question.text} Answer: {question.gold}\nAssistant: {general.summary(text)}"
 
 
