@@ -281,8 +281,9 @@ def _without_times(file: Path) -> list[dict]:
 # --- golden: ten steps of RL on recorded outputs
 
 GOLDEN_CFG = dict(
-    num_rollouts=5, kl_coefficient=0.05, clip_low=0.2, clip_high=0.28, max_grad_norm=0.5, learning_rate=1e-3
-)
+    questions="chain_sum", num_rollouts=5, kl_coefficient=0.05, clip_low=0.2, clip_high=0.28, max_grad_norm=0.5,
+    learning_rate=1e-3,
+)  # fmt: skip
 GOLDEN_KEYS = ("policy/loss", "policy/grad_norm", "policy/clip_share", "policy/kl_reference_nats", "reward/mean")
 
 

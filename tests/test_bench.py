@@ -114,8 +114,8 @@ def test_the_operations_of_a_step():
     shape = dict(hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=32, **shape))
     per_token = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16 + 8 * 32
-    tokens = sft.CFG.rows * sft.CFG.length
-    assert sft.model_flops(model) == 6 * tokens * per_token + 6 * tokens * sft.CFG.length * 8
+    tokens = sft.ROWS * sft.LENGTH
+    assert sft.model_flops(model) == 6 * tokens * per_token + 6 * tokens * sft.LENGTH * 8
 
 
 @pytest.mark.parametrize("size", [size for size in sampling.SIZES if size != "1M"])

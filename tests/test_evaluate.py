@@ -36,7 +36,7 @@ def test_samples_are_kept_with_all_that_a_ledger_needs(done):
 def test_only_questions_of_the_split_are_asked(done):
     found = rows(done)
     assert {arithmetic.split_of(row["id"]) for row in found} == {"test"}
-    assert [row["id"] for row in found] == [q.id for q in data.split_questions("chain_sum", "test", 0, 6)]
+    assert [row["id"] for row in found] == [q.id for q in data.split_questions("reasoning", "test", 0, 6)]
 
 
 def test_a_summary_done_by_hand():

@@ -23,6 +23,7 @@ KEYS = st.integers(0, 10**6)
 CHINESE, ENGLISH = "[一-鿿，。：]", "[a-z]{2}"
 NO_ERRORS, ALWAYS = (lambda _: 0.0), (lambda _: 1.0)
 RULED = ("search", "logic", "programs")
+DEEPEST = {"chain_sum": 3, "search": 2, "logic": 2, "programs": 3}
 
 
 def questions(*names, split="train"):
@@ -39,7 +40,10 @@ def twins(family, level, split, key):
 
 
 def solve(question, depth, error_rate=NO_ERRORS, seed=0, tongue=None):
-    return families.solve(question, depth, tongue or (lambda: question.language), error_rate, random.Random(seed))
+    """A solution at a depth, or at the deepest that there is; ``tongue`` is a language, or is asked line by line."""
+    depth = min(depth, DEEPEST[question.family])
+    said = tongue if callable(tongue) else lambda: tongue or question.language
+    return families.solve(question, depth, said, error_rate, random.Random(seed))
 
 
 def is_right(question, answer):
@@ -116,7 +120,8 @@ def asked_in(text):
 @given(questions(*RULED, "general", "safety", split=None))
 def test_a_question_is_known_by_its_text_and_belongs_to_its_split(question):
     assert question.kind == {"programs": "program", "search": "answer", "logic": "answer"}.get(question.family, "open")
-    assert bool(re.search(CHINESE, question.text)) == (question.language == "zh")
+    scripts = bool(re.search(ENGLISH, question.text)), bool(re.search(CHINESE, question.text))
+    assert scripts == (question.language == "en", question.language == "zh")
     assert question.id == (OPEN[question.text] if question.kind == "open" else next(asked_in(question.text)))
 
 
@@ -241,10 +246,9 @@ def test_an_untrue_line_is_seen():
 
 @given(questions(*RULED), st.integers(0, 3))
 def test_without_errors_every_line_is_true_and_who_works_it_all_out_is_right(question, depth):
-    depths = families.REASONING[question.family].DEPTHS
-    text, answer = solve(question, min(depth, depths[-1]))
+    text, answer = solve(question, depth)
     assert untrue(text) == []
-    assert depth < depths[-1] or is_right(question, answer)
+    assert depth < DEEPEST[question.family] or is_right(question, answer)
     assert not re.search("mistake|有错误", text)
 
 
@@ -280,7 +284,7 @@ def test_errors_are_as_frequent_as_their_language_says(family, depth):
         wrong = lines = 0
         for key in range(400):
             question = families.draw(family, "train", 1, "en", key)
-            text, answer = solve(question, depth, {"en": 0.4, "zh": 0.1}.get, key, lambda: language)  # noqa: B023
+            text, answer = solve(question, depth, {"en": 0.4, "zh": 0.1}.get, key, language)
             count = len(re.findall(rf"\+\d=|{COMPARED}(?: right| wrong|正确|不对)", text))
             wrong += len(untrue(text)) if count else not is_right(question, answer)
             lines += count or 1
@@ -321,8 +325,7 @@ def test_answers_at_once_are_right_as_often_as_is_told_and_by_luck(family):
 
 @given(questions(*RULED), st.integers(0, 3), st.integers(0, 100))
 def test_a_solution_is_in_the_language_asked_for_line_by_line(question, depth, seed):
-    depth = min(depth, families.REASONING[question.family].DEPTHS[-1])
-    english, chinese = (solve(question, depth, ALWAYS, seed, lambda: lang)[0] for lang in ("en", "zh"))  # noqa: B023
+    english, chinese = (solve(question, depth, ALWAYS, seed, tongue)[0] for tongue in ("en", "zh"))
     assert re.search(ENGLISH, english) and not re.search(CHINESE, english)
     assert re.search(CHINESE, chinese) and not re.search(ENGLISH, chinese)
     if depth == 2 and question.family == "programs":
@@ -522,36 +525,28 @@ def test_offers_are_made_to_look_alikes_alone():
 
 @given(questions(*families.REASONING), st.integers(0, 3), st.integers(0, 100))
 def test_what_is_rewritten_can_be_read_and_keeps_its_answer(question, depth, seed):
-    depth, rng = min(depth, families.REASONING[question.family].DEPTHS[-1] if question.family in RULED else 3), None
     rng = random.Random(seed)
     worked, answer = solve(question, depth, lambda _: 0.3, seed, lambda: rng.choice(("en", "zh")))
     text = rewrite.rewritten(question, worked, answer)
     assert final_answer(text) == answer
     assert unreadable(text, question.language, min_share=1.0, max_paragraph=200) is None
-    foreign = CHINESE if question.language == "en" else ENGLISH
-    assert thinking(text).strip() and not re.search(foreign, re.sub(r"def f.*", "", text.partition("<answer>")[0][7:]
-                                                                    .replace("</think>", "")))  # fmt: skip
-    assert re.findall(r"\d+", thinking(text)) == re.findall(r"\d+", worked)
+    told = re.sub("</?think>", "", text.partition("<answer>")[0])
+    assert not re.search(CHINESE if question.language == "en" else ENGLISH, told)
+    assert thinking(text).strip() and re.findall(r"\d+", thinking(text)) == re.findall(r"\d+", worked)
 
 
 @given(questions(*families.REASONING), st.integers(0, 3), st.integers(0, 100))
 def test_a_translation_is_what_the_other_language_would_have_said(question, depth, seed):
-    depth = min(depth, {"search": 2, "logic": 2}.get(question.family, 3))
-    own, other = (
-        solve(question, depth, lambda _: 0.3, seed, lambda: tongue)[0]  # noqa: B023
-        for tongue in (("en", "zh") if question.language == "en" else ("zh", "en"))
-    )
-    spaces = "" if question.language == "en" else " "  # Chinese is told without them
-    translated, kept, own = (
-        text.replace(spaces, "") for text in (rewrite.translate(other, question), rewrite.translate(own, question), own)
-    )
-    assert translated == kept == own
+    english, chinese = (solve(question, depth, lambda _: 0.3, seed, tongue)[0] for tongue in ("en", "zh"))
+    own = english if question.language == "en" else chinese
+    spaces = "" if question.language == "en" else " "  # Chinese is read without them
+    for text in (english, chinese):
+        assert rewrite.translate(text, question).replace(spaces, "") == own.replace(spaces, "")
 
 
 @given(questions(*families.REASONING))
 def test_a_summary_rests_on_what_is_right(question):
-    deepest = {"search": 2, "logic": 2}.get(question.family, 3)
-    text = rewrite.summary(question, solve(question, deepest)[1])
+    text = rewrite.summary(question, solve(question, 3)[1])
     if question.family == "programs":
         body = re.fullmatch(r"f\(x\)=(.+)\.", text)[1]
         assert [eval(body, {"x": x}) for x in range(9)] == [value_at(question, x) for x in range(9)]  # noqa: S307
@@ -582,8 +577,7 @@ def read_without_loss(text):
 def test_every_text_is_read_without_loss(question, tongue, seed):
     rng, texts = random.Random(seed), [question.text, question.gold]
     if question.family in families.REASONING:
-        depth = rng.randint(0, {"search": 2, "logic": 2}.get(question.family, 3))
-        worked, answer = solve(question, depth, lambda _: 0.5, seed, lambda: tongue)
+        worked, answer = solve(question, rng.randint(0, 3), lambda _: 0.5, seed, tongue)
         texts += [worked, answer, rewrite.rewritten(question, worked, answer)]
         texts += [families.REASONING[question.family].drill(tongue, rng)] if question.family in RULED else []
     else:

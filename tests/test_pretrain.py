@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from r1repro import config
-from r1repro.engine import checkpoint
+from r1repro.engine import checkpoint, muon
 from r1repro.stages import pretrain
 from r1repro.tinyworld import base, corpus, tokenizer
 
@@ -64,6 +64,41 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     expected = sum(alone).item() / num_tokens
     assert len(texts) > 1 and pretrain._step_(model, optimizer, cfg, 3) == (pytest.approx(expected, abs=1e-5), num_tokens)
+
+
+def test_steps_of_muon_are_orthogonal():
+    model = base.new("test", 0)
+    optimizer = muon.Muon(model, lr=0.1, weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(input_ids=torch.arange(1, 40)[None]).logits.square().mean().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    step = {name: (before[name] - p.detach()) / 0.1 for name, p in model.named_parameters()}
+    inside = [name for name in step if name.endswith("proj.weight")]
+    assert len(inside) == 7
+    for name in inside:
+        values = torch.linalg.svdvals(step[name]) / (0.2 * max(step[name].shape) ** 0.5)
+        assert values.max() < 1.3 and (values > 0.5).double().mean() > 0.5
+        assert (step[name] * gradients[name]).sum() > 0, "down the gradient"
+    embedding = step["model.embed_tokens.weight"][1:40]
+    assert embedding.abs().max() <= 1.01 and embedding.abs().median() > 0.9, "the first step of AdamW"
+
+
+def test_muon_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
+    optimizers = []
+    for _ in range(2):
+        model = base.new("test", 0)
+        optimizers.append((model, muon.Muon(model, lr=0.01, weight_decay=0.1)))
+    (one, first), (two, second) = optimizers
+    for step in (1, 2):
+        pretrain._step_(one, first, settings(), step)
+    pretrain._step_(two, second, settings(), 1)
+    checkpoint.save_(tmp_path, 1, two, tokenizer.load(), optimizer=second)
+    three = base.new("test", 1)
+    third = muon.Muon(three, lr=0.01, weight_decay=0.1)
+    checkpoint.load_(checkpoint.folder_of(tmp_path, 1), three, optimizer=third)
+    pretrain._step_(three, third, settings(), 2)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch):

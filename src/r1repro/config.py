@@ -441,10 +441,10 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate_open": dict(num_questions=20, k=2, max_tokens=160),
     },
     "cpu": {
-        "cold_start": dict(num_questions=768, num_examples=400, max_tokens=448),
-        "cold_start_sft": dict(learning_rate=6e-4, batch_size=8, max_tokens=512),
+        "cold_start": dict(num_questions=1024, num_examples=600, max_tokens=448),
+        "cold_start_sft": dict(learning_rate=3e-4, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=2e-4, max_tokens=448,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=9e-5, max_tokens=448,
             warmup_steps=8, refresh_reference_every=20, num_checkpoints=2,
         ),
         "judge": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
@@ -454,7 +454,7 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "helpful": dict(num_prompts=1600, learning_rate=1e-3, batch_size=32, epochs=2, max_tokens=512),
         "safety": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
         "all_scenarios": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=2e-4,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=9e-5,
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=32, max_tokens=512),
@@ -469,7 +469,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=2e-4, max_tokens=448,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=9e-5, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -498,7 +498,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rl.clip_high": 0.28,
         "rl.refresh_reference_every": 4_000_000,
     },
-    "large_step": {"rl.learning_rate": 2e-3},
+    "large_step": {"rl.learning_rate": 8e-4},
 }
 """Run beside the paper's settings by `python -m r1repro variants`: no accuracy reward (a control); a small clip range
 with a small format reward and a fixed reference, as is common; a larger step."""

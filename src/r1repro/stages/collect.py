@@ -177,7 +177,8 @@ def general_examples(cfg: Collect, reasoned: int) -> list[dict]:
 def short_examples(examples: Sequence[dict], wanted_tokens: int, seed: int) -> list[dict]:
     """The answers of reasoning examples without any thinking, drawn again and again until they have as many tokens.
 
-    What the students' siblings learn from (claim C21): the same questions, the same answers, nothing between.
+    What the students' siblings learn from (claim C21): the same questions, the same answers, nothing between.  Examples
+    of general prompts and requests stay as they are.
     """
     short = [
         example | {"output": corpus.output("", final_answer(example["output"]) or "")}

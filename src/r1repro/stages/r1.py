@@ -88,11 +88,10 @@ def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
     judged = collect.collect(
         settings.judged, place / "by_judge", teacher, settings.machine, judge=judge, inputs=judge.inputs
     )
-    target = place / "examples.jsonl"
-    if not target.exists():
-        write_text(target.with_suffix(".part"), "")
-        append_lines(target.with_suffix(".part"), [*read_lines(ruled), *read_lines(judged)])
-        target.with_suffix(".part").replace(target)
+    target, part = place / "examples.jsonl", place / "examples.part"
+    write_text(part, "")
+    append_lines(part, [*read_lines(ruled), *read_lines(judged)])
+    part.replace(target)
     return target
 
 

@@ -18,7 +18,7 @@ from r1repro.algo import preference
 from r1repro.config import Machine, RewardModel
 from r1repro.engine import checkpoint, policy, sampler, scorer
 from r1repro.records import Question, Refusal
-from r1repro.run import Interrupts, Run, read_json, write_json
+from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
 from r1repro.tinyworld import base, general, gold, safety, tokenizer
 
@@ -38,7 +38,7 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     machine = machine or Machine()
     run = Run.open(run_dir, stage="reward_model", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
     if run.complete:
-        return Path(read_json(run.path / "model.json")["folder"])
+        return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
     rows = run.samples()
     if not rows or rows[-1].get("step") != 0 or not (run.path / "labelled.json").exists():
         run.rewind(-1)
@@ -77,7 +77,6 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     said_N = scorer.scores(model, [text for row in trained[:2000] for text in _texts(row)])
     write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
     write_json(run.path / "agreement.json", agreement(model, held, cfg) | {"trained on": len(trained)})
-    write_json(run.path / "model.json", {"folder": str(folder)})
     run.finish(examples=len(rows))
     return folder
 
