@@ -1,8 +1,8 @@
 """Training on packed rows, 8 x 512 tokens a step: our pre-training step against TRL's SFTTrainer.
 
 Rows are filled with documents end to end and made beforehand, for both sides, and each is read as one text; the
-optimiser is the same object's class with the same settings.  Both sides start from the base model, take the same steps, and their weights after
-those are compared.
+optimiser is the same object's class with the same settings.  Both sides start from the base model, take the same steps,
+and their weights after those are compared.
 """
 
 import time

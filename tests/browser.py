@@ -444,7 +444,10 @@ RIGHT = [
 WRONG = [
     ("3008 px wide", html("<div style='width: 3000px'>x</div>")),
     ("<div> reaches to 3008 px", html("<div style='width: 3000px'>x</div>", "<style>* { overflow-x: hidden }</style>")),
-    ('ong" reaches to', html(f"<details><summary>x</summary><pre style='font-size: 20px'>{'long ' * 7}long</pre></details>")),
+    (
+        'ong" reaches to',
+        html(f"<details><summary>x</summary><pre style='font-size: 20px'>{'long ' * 7}long</pre></details>"),
+    ),
     ("laid out for 980 px", html("<p>no viewport", "")),
     ("image absent.png is not there", html("<img loading='lazy' src='absent.png'>")),
     ("link absent.html leads to no file", html("<a href='absent.html'>x</a>")),

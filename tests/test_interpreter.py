@@ -1,4 +1,4 @@
-"""The interpreter of tiny programs: it always ends with a verdict, agrees with Python, and is passed by values alone."""
+"""The interpreter of tiny programs: always ends with a verdict, agrees with Python, and is passed by values alone."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ LIMITS = ("steps", "a number above", "calls within calls", "nested too deep")
 
 
 def verdict(program, tests=TESTS):
-    """The verdict; on the way every value must be a number, the time short and the reason one line, without warnings."""
+    """The verdict; on the way every value is a number, the time short and the reason one line, without warnings."""
 
     def evaluate(machine, node, names, evaluated=interpreter._Machine._value):
         value = evaluated(machine, node, names)
@@ -39,7 +39,7 @@ def verdict(program, tests=TESTS):
 
 PIECES = """def f(x): return x 3 * x + 2 - // % / ** << 10000000000000 0xff 1_0 1e5 .5 2if ( ) [ ] { } , : ; . = := == != <
     > and or not in is if else elif for while in range( True None max( abs( lambda import assert pass break global try:
-    except with as class del yield await async match case raise @ * ** ~ ... ' " f" \\ # __class__ __import__ ｆ é 变""".split()
+    except with as class del yield await async match case raise @ * ** ~ ... ' " f" \\ # __class__ __import__ ｆ é 变""".split()  # noqa: E501
 PIECES += ["\n", "\n ", "\n  ", "\t", " ", "\0", "\ud800", "\f", "def f(x): return ", "\ndef f(x):\n ", "while True: "]
 
 

@@ -49,7 +49,9 @@ def test_the_loss_falls_and_everything_is_kept(tmp_path):
     assert max(line["learning_rate"] for line in lines) == pytest.approx(1e-2, rel=0.1)
     assert checkpoint.steps_in(tmp_path) == [25] and folder == checkpoint.folder_of(tmp_path, 25)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["exit"] == "complete" and manifest["tokens"] == {"trained": sum(line["tokens/trained"] for line in lines)}
+    assert manifest["exit"] == "complete" and manifest["tokens"] == {
+        "trained": sum(line["tokens/trained"] for line in lines)
+    }
     assert manifest["inputs"] == {"tokenizer": tokenizer.digest()}
 
 
@@ -63,7 +65,10 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token():
     num_tokens = sum(len(ids) - 1 for ids in texts)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     expected = sum(alone).item() / num_tokens
-    assert len(texts) > 1 and pretrain._step_(model, optimizer, cfg, 3) == (pytest.approx(expected, abs=1e-5), num_tokens)
+    assert len(texts) > 1 and pretrain._step_(model, optimizer, cfg, 3) == (
+        pytest.approx(expected, abs=1e-5),
+        num_tokens,
+    )
 
 
 def test_steps_of_muon_are_orthogonal():

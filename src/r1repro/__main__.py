@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("tiers", _tiers, "the settings of every tier beside the paper's")
     made = verb("reproduce", _reproduce, "execute every notebook at a tier", tier)
     made.add_argument("--seeds", nargs="+", default=["0"], help="seeds to run (default: 0)")
-    made.add_argument("--again", nargs="+", default=[], metavar="NOTEBOOK", help="delete its runs first, make them anew")
+    made.add_argument("--again", nargs="+", default=[], metavar="NOTEBOOK", help="delete its runs, make them anew")
     made = verb("r1-zero", _r1_zero, "train and evaluate R1-Zero without a notebook", tier)
     made.add_argument("--seed", default="0")
     made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")

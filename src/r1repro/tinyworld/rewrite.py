@@ -7,9 +7,7 @@ faithful to it.  Here a table of phrases does, because the world's sentences are
 import re
 
 from r1repro.records import Question
-from r1repro.tinyworld import arithmetic
 from r1repro.tinyworld.corpus import output
-from r1repro.tinyworld.families import expression_of
 
 _PHRASES = {
     "chain_sum": (
@@ -30,6 +28,7 @@ _STOPS = ((", ", "，"), (": ", "："), (". ", "。"), (".", "。"))
 def translate(thinking: str, question: Question) -> str:
     """A thinking in the language of its question; what the table does not know stays as it is.
 
+    >>> from r1repro.tinyworld import arithmetic
     >>> asked = arithmetic.draw("train", 1, "en", 0)
     >>> translate("先57+87=144，再144+70=214。", asked)
     'first 57+87=144, then 144+70=214.'
@@ -49,9 +48,9 @@ def summary(question: Question, answer: str) -> str:
     thinking had been right.  Numbers and letters are those of the reference, for an answer may be right and be written
     in many ways.
 
-    >>> asked = arithmetic.draw("train", 2, "en", 0)
-    >>> expression_of(asked.text), summary(asked, asked.gold)
-    ('89 + 67 + 99', 'So it is 255.')
+    >>> from r1repro.tinyworld import arithmetic
+    >>> summary(arithmetic.draw("train", 2, "en", 0), "255")
+    'So it is 255.'
     """
     if question.family == "chain_sum":
         return f"So it is {question.gold}." if question.language == "en" else f"所以是{question.gold}。"
