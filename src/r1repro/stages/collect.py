@@ -186,7 +186,7 @@ def short_examples(examples: Sequence[dict], wanted_tokens: int, seed: int) -> l
         else example
         for example in examples
     ]
-    lengths = [len(ids) + 1 for ids in tokenizer.load()([f" {e['output']}" for e in short])["input_ids"]]
+    lengths = [len(ids) + 1 for ids in tokenizer.load()([f" {e['output'].strip()}" for e in short])["input_ids"]]
     found, tokens, rng = [], 0, random.Random(f"short/{seed}")
     while tokens < wanted_tokens:
         for index in rng.sample(range(len(short)), len(short)):

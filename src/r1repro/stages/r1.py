@@ -132,7 +132,8 @@ def short_examples(settings: config.R1, seed_dir: Path | str) -> Path:
     digest = sha256_file(Path(seed_dir) / "dev3" / "examples.jsonl")[:12]
     target = Path(seed_dir) / "students" / f"short-{digest}.jsonl"
     if not target.exists():
-        tokens = sum(len(ids) + 1 for ids in tokenizer.load()([f" {e['output']}" for e in examples])["input_ids"])
+        texts = [f" {example['output'].strip()}" for example in examples]
+        tokens = sum(len(ids) + 1 for ids in tokenizer.load()(texts)["input_ids"])
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target.with_suffix(".part"), "")
         append_lines(target.with_suffix(".part"), collect.short_examples(examples, tokens, settings.seed))
