@@ -132,14 +132,14 @@ def compare(gold: str, answer: str) -> dict:
         return {"verdict": "right" if wanted == given else "wrong", "reason": "integers"}
     if len(given) > MAX_CHARS:
         return {"verdict": "unparsed", "reason": f"an answer of more than {MAX_CHARS} characters"}
-    if (wanted, given) not in _compared:
+    found = _compared.get((wanted, given))
+    if found is None:
         found = _workers.call({"gold": wanted, "answer": given})
-        if found["verdict"] in ("timed_out", "error"):
-            return found
-        if len(_compared) >= MOST_COMPARED:
-            _compared.clear()
-        _compared[wanted, given] = found
-    return dict(_compared[wanted, given])
+        if found["verdict"] not in ("timed_out", "error"):
+            if len(_compared) >= MOST_COMPARED:
+                _compared.clear()
+            _compared[wanted, given] = found
+    return dict(found)
 
 
 MOST_COMPARED = 1 << 14
