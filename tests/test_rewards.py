@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1repro.records import Question, Refusal, Score
+from r1repro.rewards import accuracy as accuracy_module
 from r1repro.rewards import combine, language
-from r1repro.rewards.accuracy import accuracy, final_answer, grade, normalise
+from r1repro.rewards.accuracy import accuracy, compare, final_answer, grade, normalise
 from r1repro.rewards.format import format_reward, format_scores
 
 DATA = pathlib.Path(os.environ.get("R1REPRO_DATA", "data"))
@@ -366,3 +367,29 @@ if DATA.is_dir():  # real cases: collected only where the data lies, so nothing 
         assert collections.Counter(verdict(gold, gold) for gold in golds) == {"right": len(golds)}
         pairs = [(a, b) for a, b in zip(golds, golds[1:], strict=False) if a not in b]
         assert {verdict(a, b) for a, b in pairs} <= {"wrong", "unparsed"}
+
+
+class Workers:
+    """Stands for the child process: says what it is told to, and counts."""
+
+    def __init__(self, *verdicts):
+        self.verdicts, self.calls = list(verdicts), 0
+
+    def call(self, payload):
+        self.calls += 1
+        return {"verdict": self.verdicts[self.calls - 1], "reason": "told"}
+
+
+def test_a_verdict_is_remembered_and_a_failure_is_not(monkeypatch):
+    workers = Workers("timed_out", "error", "right")
+    monkeypatch.setattr(accuracy_module, "_workers", workers)
+    monkeypatch.setattr(accuracy_module, "_compared", {})
+    assert [compare("x + 1", "1 + x")["verdict"] for _ in range(5)] == ["timed_out", "error", "right", "right", "right"]
+    assert workers.calls == 3
+
+
+def test_of_too_many_verdicts_all_are_forgotten(monkeypatch):
+    monkeypatch.setattr(accuracy_module, "_workers", Workers("right", "wrong", "wrong"))
+    monkeypatch.setattr(accuracy_module, "_compared", {})
+    monkeypatch.setattr(accuracy_module, "MOST_COMPARED", 1)
+    assert [compare("x", answer)["verdict"] for answer in "aba"] == ["right", "wrong", "wrong"]

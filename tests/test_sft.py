@@ -7,11 +7,12 @@ import pytest
 import torch
 from models import SMALL_MACHINE
 
-from r1repro import paper
+from r1repro import config, paper
 from r1repro.config import SFT, Machine
 from r1repro.engine import checkpoint, policy
 from r1repro.records import Refusal
-from r1repro.stages import sft
+from r1repro.run import append_lines
+from r1repro.stages import r1, sft
 from r1repro.tinyworld import tokenizer
 
 ROWS = [
@@ -131,3 +132,15 @@ def test_the_rate_warms_up_and_ends_at_a_tenth():
     cfg = settings(learning_rate=2.0, warmup=0.1)
     rates = [sft.cosine(i / 100, cfg) for i in range(1, 101)]
     assert max(rates) == pytest.approx(2.0) and rates[-1] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0)
+
+
+def test_a_sibling_is_trained_on_as_many_tokens_within_one_output(tmp_path):
+    """Sampled outputs begin with a space, which is not trained on."""
+    worked = [(f"{n} + 1 =", f" <think> {n}+1={n + 1}. </think> <answer> {n + 1} </answer>") for n in range(40)]
+    rows = [{"id": str(n), "family": "chain_sum", "question": q, "output": o} for n, (q, o) in enumerate(worked)]
+    (tmp_path / "dev3").mkdir()
+    append_lines(tmp_path / "dev3" / "examples.jsonl", rows)
+    short = sft.read_examples(r1.short_examples(config.r1("smoke"), tmp_path))
+    student, sibling = (sft.encoded(some, 512)[1] for some in (rows, short))
+    gap = sum(map(len, sibling)) - sum(map(len, student))
+    assert 0 <= gap < max(map(len, sibling)) and not any("+1=" in row["output"] for row in short)
