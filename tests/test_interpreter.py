@@ -28,9 +28,9 @@ def verdict(program, tests=TESTS):
 
     with mock.patch.object(interpreter._Machine, "_value", evaluate), warnings.catch_warnings():
         warnings.simplefilter("error")
-        begin = time.process_time()
+        begin = time.thread_time()
         found = interpreter.judge(program, tests)
-        assert time.process_time() - begin < 0.2
+        assert time.thread_time() - begin < 2  # 0.05 s at most where nothing else runs; endless is what is not meant
     assert found.keys() == {"verdict", "reason"} and found["verdict"] in VERDICTS and "\n" not in found["reason"]
     return found["verdict"]
 

@@ -36,7 +36,7 @@ DEPTH = {
         5: {0: 0.65, 1: 0.20, 2: 0.05, 3: 0.10},
     },
     "search": {0: 0.40, 1: 0.35, 2: 0.25},
-    "logic": {0: 0.50, 1: 0.26, 2: 0.24},
+    "logic": {0: 0.44, 1: 0.22, 2: 0.34},
     "programs": {0: 0.46, 1: 0.28, 2: 0.13, 3: 0.13},
 }
 """Shares of the depths among the solutions to a family's questions (for chain sums, of a level).  As in textbooks,
@@ -64,7 +64,7 @@ LEAKS = 0.3
 
 _EXERCISE = {
     "en": ("{q}\n{s}\nAnswer: {a}", "Question: {q}\nSolution: {s}\nAnswer: {a}", "{q} {s} The answer is {a}."),
-    "zh": ("{q}\n{s}\n答案：{a}", "题目：{q}\n解：{s}\n答案：{a}", "{q}{s}答案是{a}。"),
+    "zh": ("{q}\n{s}\n答案：{a}", "题目：{q}\n解：{s}\n答案：{a}", "{q} {s}答案是{a}。"),
 }
 
 

@@ -20,7 +20,7 @@ LEVELS = {1: (3, 1, False), 2: (4, 2, False), 3: (4, 2, True), 4: (4, 3, True)}
 DEPTHS = (0, 1, 2)
 
 GUESSED_RIGHT = 0.4
-"""Chance that an answer at once is right."""
+"""Chance that an answer at once is right for another reason than luck."""
 
 WORDS = {
     "en": dict(
@@ -104,15 +104,10 @@ def _judged(choices, order, tongue, error_rate, rng: random.Random) -> tuple[str
     letters, text, words = "ABCD"[: len(choices)], "", {}
     for place, number in enumerate(order):
         language = tongue()
-        words, verdicts = WORDS[language], []
+        words = WORDS[language]
         flipped = rng.randrange(len(choices[number])) if rng.random() < error_rate(language) else None
-        for at, (deny, a, sign, b) in enumerate(choices[number]):
-            holds = ((a < b) == (sign == "<")) != deny
-            holds = holds != (at == flipped)
-            verdicts.append(f"{words['deny'] * deny}{a}{sign}{b}{words['right' if holds else 'wrong']}")
-            if not holds:
-                break
-        text += f"{letters[number]}) {words['comma'].join(verdicts)}"
+        verdicts, holds = _verdicts(choices[number], words, flipped)
+        text += f"{letters[number]}) {verdicts}"
         if holds:
             return text + words["so"].format(letters[number]), letters[number]
         if place < len(order) - 1:
@@ -121,10 +116,25 @@ def _judged(choices, order, tongue, error_rate, rng: random.Random) -> tuple[str
     return text + words["so"].format(answer), answer
 
 
+def _verdicts(parts, words: dict[str, str], flipped: int | None = None) -> tuple[str, bool]:
+    """Each comparison with its verdict, up to the first that does not hold, and whether all do; one may be judged
+    wrongly."""
+    said, holds = [], True
+    for at, (deny, a, sign, b) in enumerate(parts):
+        holds = (((a < b) == (sign == "<")) != deny) != (at == flipped)
+        said.append(f"{words['deny'] * deny}{a}{sign}{b}{words['right' if holds else 'wrong']}")
+        if not holds:
+            break
+    return words["comma"].join(said), holds
+
+
 def drill(language: str, rng: random.Random) -> str:
-    """The skill without a question: choices, each looked at."""
+    """The skill without a question: comparisons, or choices, each looked at."""
     _, most, denied = LEVELS[rng.choice(sorted(LEVELS))]
     words, size = WORDS[language], rng.randint(2, 4)
+    if rng.random() < 0.5:
+        comparisons = [_choice(rng.random() < 0.5, 1, True, rng) for _ in range(8)]
+        return words["comma"].join(_verdicts(parts, words)[0] for parts in comparisons)
     right = rng.randrange(size)
     choices = [_choice(number == right, rng.randint(1, most), denied, rng) for number in range(size)]
     listed = " ".join(f"{letter}) {_written(parts, words)}" for letter, parts in zip("ABCD", choices, strict=False))

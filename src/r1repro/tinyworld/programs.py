@@ -158,8 +158,12 @@ def drill(language: str, rng: random.Random) -> str:
     join = _WORDS[language]["comma"]
     kind = rng.randrange(3)
     if kind == 0:
-        pairs = [(a + rng.randint(0, 12), a) for a in (rng.randint(0, 40) for _ in range(6))]
-        return join.join(f"{a}-{b}={a - b}" for a, b in pairs)
+        differences: list[str] = []
+        while len(differences) < 6:
+            a, difference = rng.randint(0, 40), rng.randint(0, 12)
+            if not holds_held_out(f"{a + difference}-{a}"):
+                differences.append(f"{a + difference}-{a}={difference}")
+        return join.join(differences)
     if kind == 1:
         pairs = [(rng.randint(1, 9), rng.randint(0, 6)) for _ in range(6)]
         return join.join(f"{a} * {b}={a * b}" for a, b in pairs)

@@ -21,7 +21,7 @@ LEVELS = {1: 3, 2: 4, 3: 5}
 DEPTHS = (0, 1, 2)
 
 GUESSED_RIGHT = 0.3
-"""Chance that an answer at once is right, but for luck."""
+"""Chance that an answer at once is right for another reason than luck."""
 
 ASK = {
     "en": "What numbers from the list {listed} add up to {target}",
@@ -65,7 +65,7 @@ def solve(
         tongue: called once for each line, so that a solution in two languages is one whose calls disagree.
         error_rate: chance, by language, that an addition goes wrong.
     """
-    *numbers, target = [int(n) for n in re.findall(r"\d+", question.text)]
+    numbers, target = _asked(question)
     if depth == 0:
         language = tongue()
         pair = question.gold if rng.random() < GUESSED_RIGHT else ", ".join(map(str, rng.sample(numbers, 2)))
@@ -74,6 +74,16 @@ def solve(
     if depth == 1:
         pairs = rng.sample(pairs, min(len(pairs), rng.randint(1, 2)))
     return _tried(pairs, target, tongue, error_rate, rng)
+
+
+def _asked(question: Question) -> tuple[list[int], int]:
+    """The numbers of the list and the target.
+
+    >>> _asked(draw("test", 1, "en", 0))
+    ([5, 4, 3], 8)
+    """
+    *numbers, target = [int(n) for n in re.findall(r"\d+", question.text)]
+    return numbers, target
 
 
 def _tried(pairs, target: int, tongue, error_rate, rng: random.Random) -> tuple[str, str]:
@@ -92,9 +102,8 @@ def _tried(pairs, target: int, tongue, error_rate, rng: random.Random) -> tuple[
 
 
 def drill(language: str, rng: random.Random) -> str:
-    """The skill without a question: the numbers, the target, every pair in turn."""
-    numbers = rng.sample(range(1, 10), rng.randint(3, 5))
-    target = sum(rng.sample(numbers, 2))
-    pairs = list(itertools.combinations(numbers, 2))
-    tried, _ = _tried(pairs, target, lambda: language, lambda _: 0.0, rng)
+    """The skill without a question: the numbers of a training question, its target, every pair in turn."""
+    question = draw("train", rng.choice(list(LEVELS)), language, "drill", rng.getrandbits(40))
+    numbers, target = _asked(question)
+    tried, _ = _tried(itertools.combinations(numbers, 2), target, lambda: language, lambda _: 0.0, rng)
     return f"{', '.join(map(str, numbers))}: {target}\n{tried}"
