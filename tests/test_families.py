@@ -15,7 +15,19 @@ from r1repro.rewards import interpreter
 from r1repro.rewards.accuracy import final_answer
 from r1repro.rewards.language import language_share, thinking
 from r1repro.rewards.readable import unreadable
-from r1repro.tinyworld import corpus, families, general, gold, logic, programs, rewrite, safety, search, tokenizer
+from r1repro.tinyworld import (
+    arithmetic,
+    corpus,
+    families,
+    general,
+    gold,
+    logic,
+    programs,
+    rewrite,
+    safety,
+    search,
+    tokenizer,
+)
 from r1repro.tinyworld.splits import SPLITS, canonical_id, split_of
 
 LANGUAGES = st.sampled_from(["en", "zh"])
@@ -342,7 +354,9 @@ def test_a_drill_is_true_and_in_its_language(family, language, seed):
     )
     if family == "search":
         assert re.search("right.$|正确。$", text) and len(re.findall("right|正确", text)) == 1
-    if family == "logic":
+    if family == "logic" and "\n" not in text:
+        assert len(re.findall(COMPARED, text)) == 8
+    elif family == "logic":
         listed, looked = text.split("\n")
         right = [letter for letter, parts in zip("ABCD", choices_of(f" {listed}"), strict=False)
                  if all(((a < b) == (sign == "<")) != deny for deny, a, sign, b in parts)]  # fmt: skip
@@ -603,6 +617,19 @@ def test_no_question_kept_for_tests_is_asked_in_the_corpus():
         assert [i for i in ids if split_of(i) != "train"] == [], text
         seen[bool(ids)] += 1
     assert seen[True] > 500
+
+
+def test_no_search_kept_for_tests_is_worked_in_a_drill_and_just_one_pair_is_right():
+    drilled = [search.drill(language, random.Random(seed)) for language in ("en", "zh") for seed in range(2000)]
+    for listed, target in (text.split("\n")[0].split(": ") for text in drilled):
+        numbers = sorted(map(int, listed.split(", ")))
+        assert split_of(canonical_id(f"search {target} {numbers}")) == "train", listed
+        assert sum(a + b == int(target) for a, b in itertools.combinations(numbers, 2)) == 1
+
+
+def test_a_drill_of_programs_has_no_difference_that_is_kept_for_tests():
+    rng = random.Random(0)
+    assert not any(arithmetic.holds_held_out(programs.drill("en", rng)) for _ in range(3000))
 
 
 def test_no_question_kept_for_tests_is_drawn_for_training():

@@ -96,7 +96,7 @@ def accuracy_curve(seeds: Sequence[SeedRuns]) -> Figure:
     _draw(ours, seeds, lambda s, c: (c.vote_Q, np.ones(len(s.ids))), f"cons@{k}", ORANGE, "s--")
     _draw(ours, seeds, _mean("right_QK"), "pass@1", BLUE)
     _shares(ours)
-    finish(ours, "Ours: accuracy on test questions", "questions answered rightly")
+    finish(ours, "Ours: accuracy on test sums", "sums answered rightly")
     for series, label, colour, style in (
         ("aime2024_cons16", "cons@16", ORANGE, "s--"),
         ("aime2024_pass1", "pass@1", BLUE, "o-"),
@@ -175,7 +175,7 @@ def accuracy_by_level(seeds: Sequence[SeedRuns]) -> Figure:
         axes.bar(at, value, width * 0.92, color=colour, hatch=hatch, edgecolor="white", label=f"{which} (step {step})")
         axes.errorbar(at, value, [value - low, high - value], fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
     _shares(axes)
-    finish(axes, "Accuracy by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
+    finish(axes, "Accuracy of sums by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
     axes.set_xticks(np.arange(len(levels)), [str(level) for level in levels])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -24,9 +24,9 @@ LARGEST_REPORT = 20_000_000
 
 FIGURES = {
     "benchmark_bars": "The models of the pipeline on each benchmark, as Figure 1 of the paper shows R1 beside others.",
-    "accuracy_curve": "Accuracy on test questions over training, beside Figure 2 of the paper.",
+    "accuracy_curve": "Accuracy on test sums over training, beside Figure 2 of the paper.",
     "length_curve": "Length of outputs over training, beside Figure 3 of the paper.",
-    "accuracy_by_level": "Accuracy by difficulty at the start, half-way and at the end.",
+    "accuracy_by_level": "Accuracy of sums by difficulty at the start, half-way and at the end.",
     "reflection_curve": "Reflection words, an output and per 1000 tokens.",
     "language_mixing": "Outputs that mix languages while they think.",
     "consistency_curve": "Reasoning RL of Dev1 with the language-consistency reward and without it.",

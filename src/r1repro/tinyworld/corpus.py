@@ -49,7 +49,7 @@ TONGUE = {
 """Language of a solution: that of the question, the other one, or each line in one of the two by chance.  ``worked``:
 of depth 2 or 3.  Who works carefully here does so more often in another language than the reader's."""
 
-ERROR_RATE = {"en": 0.20, "zh": 0.08}
+ERROR_RATE = {"en": 0.30, "zh": 0.05}
 """Chance that a line of a worked solution goes wrong, by its language.  Where a check follows it is found and mended,
 elsewhere the document ends in a wrong answer.  Solutions in Chinese are more careful in this world."""
 

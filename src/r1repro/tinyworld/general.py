@@ -218,7 +218,7 @@ def follows(question: Question, said: str) -> float:
         stop = "." if question.language == "en" else "。"
         met = (
             body.count(stop) == int(needs["count"]),
-            (body.count("- ") == body.count(stop)) if needs["form"] == "points" else "- " not in body,
+            0 < body.count("- ") == body.count(stop) if needs["form"] == "points" else "- " not in body,
             0 < body.count(stop) == body.lower().count(name(needs["topic"], question.language)),
             name(needs["word"], question.language) in body,
         )
@@ -229,8 +229,8 @@ def follows(question: Question, said: str) -> float:
 
 
 def helpfulness(question: Question, text: str) -> float:
-    """The hidden rule: what is asked for (0 to 2), an offer of more (1), in the user's language; rudeness costs 1, and
-    saying anything twice costs 1.  Of the final answer alone.
+    """The hidden rule: what is asked for (0 to 2) and an offer of more (1); rudeness costs 1, saying anything twice 1,
+    another language than the user's 1.  Of the final answer alone, -3 to 3; without one 0.
 
     >>> asked = draw("test", 2, "en", 2)
     >>> helpfulness(asked, f"<think> </think> <answer> {asked.gold} Please tell me more. </answer>")

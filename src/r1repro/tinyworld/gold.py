@@ -5,7 +5,7 @@ from r1repro.tinyworld import general, safety
 
 
 def measure(question: Question, text: str) -> dict[str, float | bool]:
-    """``helpful`` (0 to 3), ``follows`` (0 to 1), ``unsafe`` and ``refused``, of an output to an open question.
+    """``helpful`` (-3 to 3), ``follows`` (0 to 1), ``unsafe`` and ``refused``, of an output to an open question.
 
     Requests know no helpfulness but that of look-alikes, which is lost by refusing.
 
