@@ -3,10 +3,11 @@
 The depths, in the order of their price in tokens:
 
     0  answer at once         the answer is C.                                     (a guess, often wrong)
-    1  one choice looked at   B) 5>2 right, 4>6 wrong, so C.
-    2  choice after choice    A) 7<3 wrong. B) 5>2 right, 4>6 wrong. C) not 3>8 right, so C.
+    1  one choice looked at   B) 2<5 right, 6<4 wrong, so C.
+    2  choice after choice    A) 7<3 wrong. B) 2<5 right, 6<4 wrong. C) not 8<3 right, so C.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Callable
@@ -21,6 +22,8 @@ DEPTHS = (0, 1, 2)
 
 GUESSED_RIGHT = 0.4
 """Chance that an answer at once is right for another reason than luck."""
+
+PAIRS = list(itertools.combinations(range(1, 10), 2))
 
 WORDS = {
     "en": dict(
@@ -38,7 +41,7 @@ def draw(split: str, level: int, language: str, *key: int | str) -> Question:
     """The question that belongs to (split, level, language, key): a function of its arguments and of nothing else.
 
     >>> draw("test", 2, "en", 0).text
-    'What is right? A) 5<2 B) 1>7 and 7>8 C) 9<5 D) 1<4'
+    'What is right? A) 2<3 and 8<7 B) 8<4 C) 2<9 and 2<4 D) 8<3 and 9<5'
     """
     rng = random.Random(f"logic/{level}/{key}")
     size, most, denied = LEVELS[level]
@@ -56,28 +59,27 @@ def draw(split: str, level: int, language: str, *key: int | str) -> Question:
     )  # fmt: skip
 
 
-def _choice(right: bool, size: int, denied: bool, rng: random.Random) -> list[tuple[bool, int, str, int]]:
-    """Comparisons (denied, a, sign, b) that all hold, or of which one at least does not."""
+def _choice(right: bool, size: int, denied: bool, rng: random.Random) -> list[tuple[bool, int, int]]:
+    """Comparisons a<b (denied, a, b) that all hold, or of which one at least does not."""
     wrong_at = None if right else rng.randrange(size)
     parts = []
-    for place in range(size):
-        a, b = rng.sample(range(1, 10), 2)
+    for place, (a, b) in enumerate(rng.sample(PAIRS, size)):
         deny = denied and rng.random() < 0.4
         holds = True if right else place != wrong_at and rng.random() < 0.6
-        parts.append((deny, a, "<" if ((a < b) == holds) != deny else ">", b))
+        parts.append((deny, a, b) if holds != deny else (deny, b, a))
     return parts
 
 
 def _written(parts, words: dict[str, str]) -> str:
-    return words["join"].join(f"{words['deny'] * deny}{a}{sign}{b}" for deny, a, sign, b in parts)
+    return words["join"].join(f"{words['deny'] * deny}{a}<{b}" for deny, a, b in parts)
 
 
-def parsed(question: Question) -> list[list[tuple[bool, int, str, int]]]:
+def parsed(question: Question) -> list[list[tuple[bool, int, int]]]:
     """The comparisons of each choice."""
     words = WORDS[question.language]
     choices = re.split(r" ?[A-D]\) ", question.text)[1:]
-    pattern = rf"({words['deny']})?(\d)([<>])(\d)"
-    return [[(bool(d), int(a), s, int(b)) for d, a, s, b in re.findall(pattern, choice)] for choice in choices]
+    pattern = rf"({words['deny']})?(\d)<(\d)"
+    return [[(bool(d), int(a), int(b)) for d, a, b in re.findall(pattern, choice)] for choice in choices]
 
 
 def solve(
@@ -120,9 +122,9 @@ def _verdicts(parts, words: dict[str, str], flipped: int | None = None) -> tuple
     """Each comparison with its verdict, up to the first that does not hold, and whether all do; one may be judged
     wrongly."""
     said, holds = [], True
-    for at, (deny, a, sign, b) in enumerate(parts):
-        holds = (((a < b) == (sign == "<")) != deny) != (at == flipped)
-        said.append(f"{words['deny'] * deny}{a}{sign}{b}{words['right' if holds else 'wrong']}")
+    for at, (deny, a, b) in enumerate(parts):
+        holds = ((a < b) != deny) != (at == flipped)
+        said.append(f"{words['deny'] * deny}{a}<{b}{words['right' if holds else 'wrong']}")
         if not holds:
             break
     return words["comma"].join(said), holds
