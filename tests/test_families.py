@@ -68,7 +68,7 @@ def is_right(question, answer):
 
 # --- questions
 
-COMPARED = r"(?:not |不是)?\d[<>]\d"
+COMPARED = r"(?:not |不是)?\d<\d"
 CHOICE = rf"{COMPARED}(?:(?: and |和){COMPARED})*"
 ASKS = {
     "search": r"(?:list |从)((?:\d, )+\d)(?: add up to |中选择两个数，加起来是)(\d+)(?![\d+])",
@@ -79,10 +79,10 @@ ASKS = {
 
 
 def choices_of(listed):
-    """The comparisons of each choice in a text: (denied, number, sign, number)."""
+    """The comparisons of each choice in a text: (denied, number, number)."""
     choices = re.split(r" ?[A-D]\) ", listed)[1:]
-    found = [re.findall(r"(not |不是)?(\d)([<>])(\d)", choice) for choice in choices]
-    return [[(bool(deny), int(a), sign, int(b)) for deny, a, sign, b in parts] for parts in found]
+    found = [re.findall(r"(not |不是)?(\d)<(\d)", choice) for choice in choices]
+    return [[(bool(deny), int(a), int(b)) for deny, a, b in parts] for parts in found]
 
 
 def open_texts():
@@ -250,10 +250,10 @@ def untrue(text):
 
 
 def test_an_untrue_line_is_seen():
-    assert untrue("3+8=11, 14 wrong. 5+9=14, 14 right. 5-3=2, 2 * 4=8, 9-8=1, not 3>8 right, 7<3不对") == []
+    assert untrue("3+8=11, 14 wrong. 5+9=14, 14 right. 5-3=2, 2 * 4=8, 9-8=1, not 8<3 right, 7<3不对") == []
     assert untrue("3+8=12, 14 wrong.") == ["3+8=12"] and untrue("5 * 3=16, 20-15=5") == ["5 * 3=16"]
     assert untrue("3+8=11，14正确。") == ["=11，14正确"] and untrue("5+9=14, 14 wrong. ") == ["=14, 14 wrong"]
-    assert untrue("不是3>8不对") == ["不是3>8不对"] and untrue("7<3 right") == ["7<3 right"]
+    assert untrue("不是8<3不对") == ["不是8<3不对"] and untrue("7<3 right") == ["7<3 right"]
 
 
 @given(questions(*RULED), st.integers(0, 3))
@@ -359,7 +359,7 @@ def test_a_drill_is_true_and_in_its_language(family, language, seed):
     elif family == "logic":
         listed, looked = text.split("\n")
         right = [letter for letter, parts in zip("ABCD", choices_of(f" {listed}"), strict=False)
-                 if all(((a < b) == (sign == "<")) != deny for deny, a, sign, b in parts)]  # fmt: skip
+                 if all((a < b) != deny for deny, a, b in parts)]  # fmt: skip
         assert right == re.findall(r"(?:so |所以)([A-D])", looked)
     if "def f" in text:
         head, tail = re.findall(r"(?:so |所以)(.+?)[.。]", text)

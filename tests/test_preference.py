@@ -110,6 +110,18 @@ def test_held_out_prompts_are_in_no_training_example(tmp_path, monkeypatch):
     assert held and not held & {row["id"] for row in rows if not row["held_out"]}
 
 
+def test_the_judge_meets_a_good_answer_to_every_prompt_that_is_not_held_out(monkeypatch):
+    monkeypatch.setattr(
+        reward_model, "_outputs", lambda cfg, questions, *_: [["<answer> no </answer>"]] * len(questions)
+    )
+    rows = reward_model.labelled(settings(kind="judge", num_prompts=60, outputs_per_prompt=1), None, None)
+    held, good = {row["id"] for row in rows if row["held_out"]}, [row for row in rows if row["label"]]
+    assert held and held.isdisjoint(row["id"] for row in good) and len(good) + 2 * len(held) >= len(rows) / 2
+    for row in good:
+        reference, answer = row["text"].rpartition("User: ")[2].split(" Answer: ")[1].split("\nAssistant: ")
+        assert reference == answer != "no"
+
+
 def test_pairs_that_differ_by_too_little_are_dropped(monkeypatch):
     texts = [f"<answer> {ASKED.gold} </answer>", "<answer> nothing </answer>"] * 2
     kept = reward_model._pairs(settings(min_difference=1.0), ASKED, texts, random.Random(0))

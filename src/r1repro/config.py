@@ -441,20 +441,20 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate_open": dict(num_questions=20, k=2, max_tokens=160),
     },
     "cpu": {
-        "cold_start": dict(num_questions=1024, num_examples=600, max_tokens=448),
-        "cold_start_sft": dict(learning_rate=3e-4, batch_size=8, max_tokens=512),
+        "cold_start": dict(num_questions=512, num_examples=200, max_tokens=448),
+        "cold_start_sft": dict(learning_rate=4e-4, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=9e-5, max_tokens=448,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=1.2e-4, max_tokens=448,
             warmup_steps=8, refresh_reference_every=20, num_checkpoints=2,
         ),
-        "judge": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
+        "judge": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=4, max_tokens=512),
         "rejection": dict(num_questions=2048, keep_per_question=2, max_tokens=448),
         "judged": dict(num_questions=96, keep_per_question=1, max_tokens=160),
         "sft": dict(learning_rate=1e-3, batch_size=32, max_tokens=512),
-        "helpful": dict(num_prompts=1600, learning_rate=1e-3, batch_size=32, epochs=2, max_tokens=512),
+        "helpful": dict(num_prompts=1600, learning_rate=1e-3, batch_size=32, epochs=3, max_tokens=512),
         "safety": dict(num_prompts=800, learning_rate=1e-3, batch_size=64, epochs=2, max_tokens=512),
         "all_scenarios": dict(
-            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=9e-5,
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=17, late_rollouts=4, learning_rate=1.2e-4,
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=32, max_tokens=512),
@@ -469,7 +469,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=4, refresh_reference_every=8, num_checkpoints=2,
     ),
     "cpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=9e-5, max_tokens=448,
+        questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=1.2e-4, max_tokens=448,
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
@@ -483,7 +483,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=256),
-    "cpu": dict(num_questions=200, max_tokens=448, seed=10914983),
+    "cpu": dict(num_questions=400, max_tokens=448, seed=10914983),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),

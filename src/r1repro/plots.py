@@ -175,7 +175,9 @@ def accuracy_by_level(seeds: Sequence[SeedRuns]) -> Figure:
         axes.bar(at, value, width * 0.92, color=colour, hatch=hatch, edgecolor="white", label=f"{which} (step {step})")
         axes.errorbar(at, value, [value - low, high - value], fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
     _shares(axes)
-    finish(axes, "Accuracy of sums by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)")
+    finish(
+        axes, "Accuracy of sums by difficulty, before, during and after training", "pass@1", "level (1 is the easiest)"
+    )
     axes.set_xticks(np.arange(len(levels)), [str(level) for level in levels])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -20,7 +20,7 @@ from r1repro.engine import checkpoint, policy, sampler, scorer
 from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
 from r1repro.stages.rl import prompts_of, texts_of
-from r1repro.tinyworld import base, general, gold, safety, tokenizer
+from r1repro.tinyworld import base, corpus, general, gold, safety, tokenizer
 
 HELD_OUT = 0.1
 """Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
@@ -124,7 +124,10 @@ def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]
 
 
 def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[dict]:
-    """Pairs (``chosen``, ``rejected``: what the model reads of each) or labelled outputs (``text``, ``label``)."""
+    """Pairs (``chosen``, ``rejected``: what the model reads of each) or labelled outputs (``text``, ``label``).
+
+    The judge also learns from each reference itself, once a prompt that is not held out.
+    """
     source = {"helpful": "general", "safety": "open", "judge": "with_reference"}[cfg.kind]
     questions: list[Question] = []
     while len(questions) < cfg.num_prompts:
@@ -142,8 +145,16 @@ def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[
             for q, texts in zip(questions, outputs, strict=True)
             for text in texts
         ]
+    if cfg.kind == "judge":
+        rows += [_reference(q) for q in questions if q.id not in held]
     rng.shuffle(rows)
     return [row | {"held_out": row["id"] in held} for row in rows]
+
+
+def _reference(question: Question) -> dict:
+    """The reference itself as an answer.  Where the policy is seldom right, a judge that never met a good answer
+    rejects all, and is nearly always right."""
+    return {"id": question.id, "text": scorer.reads("judge", question, corpus.output("", question.gold)), "label": True}
 
 
 ROUND = 200
