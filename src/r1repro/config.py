@@ -441,7 +441,7 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate_open": dict(num_questions=20, k=2, max_tokens=160),
     },
     "cpu": {
-        "cold_start": dict(num_questions=512, num_examples=200, max_tokens=448),
+        "cold_start": dict(num_questions=512, num_examples=128, max_tokens=448),
         "cold_start_sft": dict(learning_rate=4e-4, batch_size=8, max_tokens=512),
         "reasoning_rl": dict(
             questions_per_step=8, steps_per_rollout=4, num_rollouts=16, learning_rate=1.2e-4, max_tokens=448,
