@@ -458,8 +458,8 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=32, max_tokens=512),
-        "evaluate": dict(num_questions=240, max_tokens=448, seed=10914983),
-        "evaluate_open": dict(num_questions=120, max_tokens=160, seed=10914983),
+        "evaluate": dict(num_questions=240, max_tokens=448, seed=361658),
+        "evaluate_open": dict(num_questions=120, max_tokens=160, seed=361658),
     },
 }  # fmt: skip
 
@@ -483,7 +483,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=256),
-    "cpu": dict(num_questions=400, max_tokens=448, seed=10914983),
+    "cpu": dict(num_questions=400, max_tokens=448, seed=361658),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -504,7 +504,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 with a small format reward and a fixed reference, as is common; a larger step."""
 
 # The seed of the published test questions was fixed after the settings: the first six hex digits of the commit that
-# holds them, a68ca7a3de13.
+# holds them, 0584bad7a262.
 
 RUNNABLE = ("smoke", "cpu")
 """Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
