@@ -406,6 +406,7 @@ MORE, BAD = "Please tell me more.", "This is a bad question."
         (POINTS, "- The sea is cold.\n- The sea is cold.", 1, 1),
         (POINTS, "- The sea is cold.", 0.75, 1.5),
         (POINTS, "The sea is cold. The sea is long.", 0.75, 1.5),
+        (POINTS, "It is cold, cold", 0.25, 0.5),  # no points, no sentences: of the form nothing is kept
         (POINTS, "- The car is cold.\n- The car is long.", 0.75, 1.5),
         (POINTS, "- The sea is cold.\n- The car is long.", 0.75, 1.5),
         (POINTS, "- The sea is blue.\n- The sea is long.", 0.75, 1.5),
