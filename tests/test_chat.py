@@ -259,7 +259,7 @@ def test_what_a_reader_sees_in_a_pipe(partner, monkeypatch):
     texts = [chat.told(chat.answer(partner, "?", n)) for n in (1, 2, 3, 4)]
     count = len(tokenizer.load().encode("<think>12 + 30 = 42</think>"))
     assert texts[0] == f"thinking ({count} tokens)\n  12 + 30 = 42\n42\n"
-    assert texts[1].startswith("It is 42\n(the format is missing: no thinking between <think> and </think>")
+    assert texts[1].startswith("It is 42\n(the format is missing: not one <think>")
     assert re.fullmatch(
         r"thinking \(\d+ tokens\)\n  1\n  2\n\(the format is missing: no end of the thinking\)\n", texts[2]
     )

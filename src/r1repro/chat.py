@@ -66,7 +66,7 @@ class Output:
     @property
     def notes(self) -> list[str]:
         """What a reader should know of the output: how it misses the format, and whether it was cut."""
-        missing = "the format is missing: no thinking between <think> and </think> at the beginning, shown as it is"
+        missing = "the format is missing: not one <think> ... </think> at the beginning, shown as it is"
         if self.thinking is not None:
             missing = f"the format is missing: {'no end of the thinking' if self.answer is None else 'no answer'}"
         notes = [] if format_reward(self.text) else [missing]

@@ -586,12 +586,14 @@ def judge(rule: str, parts: Mapping[str, Part] | None, unit: str) -> tuple[str, 
             return "inconclusive", f"{name} {reason}"
     wrong = [name for name, threshold, sign, part in held if sign * (part.value - threshold) <= 0]
     if wrong:
-        return "inconclusive", f"{wrong[0]} is on the other side of its threshold, its interval is not"
+        return "inconclusive", f"the value of {wrong[0]} lies on the other side of its threshold, its interval on both"
     for name, threshold, sign, part in held:
         if min(sign * (part.low - threshold), sign * (part.high - threshold)) <= 0:
             return "trend", f"the interval of {name} includes {threshold:g}"
+    for name, threshold, sign, part in held:
         if any(value is None or sign * (value - threshold) <= 0 for value in part.seeds):
             return "trend", f"not every seed agrees in {name}"
+    for *_, part in held:
         if len(part.seeds) < FEWEST_SEEDS:
             return "trend", f"{len(part.seeds)} of at least {FEWEST_SEEDS} seeds"
     return "reproduced", "every part holds with its interval, and all seeds agree"
@@ -606,7 +608,7 @@ def _why_not_measured(measured: Part, threshold: float, unit: str) -> str:
     widest = WIDEST[unit] * scale
     if measured.half_width <= widest + 1e-9:
         return ""
-    return f"is not measured: half-width {measured.half_width:.3g}, at most {widest:.3g} counts"
+    return f"is known too roughly: half-width {measured.half_width:.3g}, at most {widest:.3g} counts as measured"
 
 
 def entry(claim: paper.Claim, measurement: Measurement | None, because: str = "") -> dict:

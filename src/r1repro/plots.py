@@ -204,7 +204,7 @@ def language_mixing(seeds: Sequence[SeedRuns]) -> Figure:
             _draw(axes, seeds, chosen, label, colour, style)
     _shares(axes, top=None)
     axes.set_ylim(top=max(0.05, axes.get_ylim()[1]))
-    finish(axes, "Outputs that mix languages while they think", "outputs")
+    finish(axes, "Outputs that think in another language, in part or wholly", "outputs")
     figure.supxlabel(_who(seeds), fontsize=8, color="0.35")
     return figure
 
@@ -237,11 +237,18 @@ def diagnosis(metrics: Sequence[Sequence[dict]]) -> Figure:
         if title == "Divergence":
             axes.set_yscale("symlog", linthresh=1e-9)
             axes.axhline(1e-8, color="0.4", linewidth=1, linestyle=":", label="bound for the sampler")
+            axes.set_ylim(top=1e3)  # room for the legend above the curves
         elif not is_share:
             axes.set_ylim(bottom=0)
         finish(axes, title, unit)
-    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    _under(figure, metrics)
     return figure
+
+
+def _under(figure: Figure, metrics: Sequence[Sequence[dict]]) -> None:
+    """What line and band are, where there are several seeds."""
+    if len(metrics) > 1:
+        figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
 
 
 def draw_metric(axes: Axes, metrics: Sequence[Sequence[dict]], key: str, label: str, colour, dash: str) -> None:
@@ -423,7 +430,7 @@ def consistency_curve(with_metrics: Metrics, without_metrics: Metrics) -> Figure
     consistency.set_ylim(bottom=max(0.0, np.floor(20 * low - 1) / 20), top=1.005)
     finish(consistency, "Words of the thinking in the question's language", "share of words")
     finish(accuracy, "Accuracy of rollouts", "mean reward", legend=None)
-    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    _under(figure, _by_seed(with_metrics))
     return figure
 
 
@@ -444,5 +451,5 @@ def reward_model_scores(metrics: Metrics) -> Figure:
             axes.axvline(min(begun), color="0.4", linestyle=":", label="reward models begin")
     finish(preference, "Reward models: mean score of open outputs", "standard deviations of the model")
     finish(rules, "Rules on the same rollouts", "mean over a rollout")
-    figure.supxlabel("line: mean over seeds; band: lowest to highest seed", fontsize=8, color="0.35")
+    _under(figure, runs)
     return figure

@@ -28,7 +28,7 @@ FIGURES = {
     "length_curve": "Length of outputs over training, beside Figure 3 of the paper.",
     "accuracy_by_level": "Accuracy of sums by difficulty at the start, half-way and at the end.",
     "reflection_curve": "Reflection words, an output and per 1000 tokens.",
-    "language_mixing": "Outputs that mix languages while they think.",
+    "language_mixing": "Outputs of which under 95 % of the thinking is in the question's language.",
     "consistency_curve": "Reasoning RL of Dev1 with the language-consistency reward and without it.",
     "reward_model_scores": "RL for all scenarios: the score of the reward models, and the rules on the same rollouts.",
     "students": "Students, each as its base, distilled, and trained on the same answers without thinking.",
