@@ -88,6 +88,12 @@ def test_rewriting_saves_what_is_mixed_and_adds_a_summary(tmp_path, tiny_base, w
         assert reasoning.accuracy([asked(row)], [row["output"]])[0].verdict == "right"
 
 
+def test_an_editor_that_overlooks_everything_saves_nothing_that_is_mixed(tmp_path, tiny_base, written):
+    _, before = run(tmp_path / "a", tiny_base)
+    _, after = run(tmp_path / "b", tiny_base, rewrite=True, overlooked=1.0)
+    assert after["dropped"]["mixed"] == before["dropped"]["mixed"]
+
+
 def test_a_quarter_is_general_data_in_the_papers_proportion(tmp_path, tiny_base, written):
     rows, summary = run(tmp_path, tiny_base, general_share=0.25, num_questions=60, keep_per_question=3)
     assert summary["general examples"] == round(summary["reasoning examples"] / 3)
@@ -162,3 +168,18 @@ def test_the_editor_puts_any_mixture_into_the_language_of_the_question(family, l
         assert rewrite.translate(own, question) == own.strip()  # what is in one language already is left alone
         digits = [c for c in mixed if c.isdigit()]
         assert [c for c in text if c.isdigit()] == digits  # no number is touched
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_editor_overlooks_phrases_one_by_one(language):
+    question = families.draw("chain_sum", "train", 3, language, 5)
+    other = "zh" if language == "en" else "en"
+    thinking, _ = families.solve(question, 2, lambda: other, lambda _: 0.0, random.Random(5))
+    text = f"<think> {thinking} </think>"
+    answers = iter([True, *[False] * 99])
+    shares = [
+        language_share(rewrite.translate(text, question, overlooks), language)
+        for overlooks in (lambda: False, lambda: next(answers), lambda: True)
+    ]
+    assert shares[0] == 1.0 > shares[1] > shares[2] == 0.0
+    assert len(list(answers)) < 98  # asked at every phrase

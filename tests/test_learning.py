@@ -15,9 +15,10 @@ from r1repro.run import append_lines
 from r1repro.stages import collect, rl, sft
 from r1repro.tinyworld import base
 
-SETTINGS = {"rl.num_rollouts": 6, "rl.num_checkpoints": 1}
-GAIN = {"reward/mean": 0.15, "reward/accuracy": 0.08}
-"""Least gain of the last two rollouts over the first two: about half of what a run showed (0.30 and 0.17)."""
+SETTINGS = {"rl.num_checkpoints": 1}
+GAIN = {"reward/mean": 0.2, "reward/accuracy": 0.13}
+"""Least gain of the last two rollouts over the first two: about half of what the weaker of two seeds showed (0.42 and
+0.26)."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_groups_differ_and_the_base_leaves_room(rollouts):
 
 
 def test_the_weights_have_moved_from_the_base_and_stay_numbers(rollouts):
-    folders = [checkpoint.folder_of(rollouts[1], step) for step in (0, 12)]
+    folders = [checkpoint.folder_of(rollouts[1], step) for step in (0, 16)]
     begin, end = (checkpoint.load_file(folder / "model.safetensors") for folder in folders)
     moved = max((end[name] - begin[name]).abs().max().item() for name in begin)
     assert 1e-4 < moved < 1

@@ -73,7 +73,7 @@ def verdict(claim_id, seeds):
 
 
 BY_HAND = {
-    "C10": {"readable_gain": 0.75, "format_gain": 0.0, "follows_gain": 0.25},  # R1-Zero writes no summary
+    "C10": {"readable_gain": 0.75, "follows_gain": 0.25},  # R1-Zero writes no summary; one more of four followed
     "C11": {"cold_start_cost": 0.25},
     "C12": {"cold_start_area_gain": 0.2, "cold_start_final_gain": (4 + 3 - 4 - 2) / 8},
     "C13": {"consistency_gain": 0.25, "accuracy_cost": 0.0},

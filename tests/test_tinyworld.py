@@ -180,7 +180,7 @@ ASKED = {
 DRILLED = {
     "chain_sum": r"\d+ [+-]|\d+[+-]\d+[:：]|first|先",
     "search": r"\d(?:, \d)+: \d+\n",
-    "logic": r"A\) ",
+    "logic": r"A\) |(?:not |不是)?\d<\d",
     "programs": r"\d+-\d+=|\d \* \d=|so |所以",
 }
 OWN_SHAPE = {"chain_sum": "shape", "general": "open_shape", "safety": "open_shape"}

@@ -58,11 +58,6 @@ def pass1(model: Model) -> np.ndarray:
     return model.right_QK.mean(axis=1)
 
 
-def formed(model: Model) -> np.ndarray:
-    """Of every reasoning question: the share of samples with the thinking between its tags."""
-    return model.format_QK.mean(axis=1)
-
-
 def general(model: Model) -> np.ndarray:
     """Of every general prompt: the share of what it asks for that a sample holds, mean over samples."""
     return model.follows_open[is_general(model)].mean(axis=1)
@@ -187,7 +182,6 @@ def steps_to(models: Models, name: str) -> float:
 
 MEASURES: dict[str, Measure] = {
     "readable_gain": gain("r1_zero", "dev1", READABLE, "readable outputs"),
-    "format_gain": gain("r1_zero", "dev1", formed, "outputs with the thinking between its tags"),
     "follows_gain": gain("r1_zero", "dev1", INSTRUCTIONS, "writing prompts followed in everything"),
     "cold_start_cost": gain("r1_zero", "dev1", SUMS, "pass@1 of sums", sign=-1),
     "cold_start_area_gain": cold_start(area, "right outputs, mean over the rollouts"),

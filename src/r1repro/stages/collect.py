@@ -112,10 +112,12 @@ def _sampled(model, questions: Sequence[Question], cfg: Collect, machine: Machin
 def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | None) -> dict:
     """The examples that come of one question's outputs, and why each other one was dropped."""
     right = _right(question, outputs, judge)
+    rng = random.Random(f"editor/{cfg.seed}/{question.id}")
     dropped, found = [], []
     for text, is_right in zip(outputs, right, strict=True):
         if is_right and cfg.rewrite and format_reward(text):  # what has no form is dropped, not given one
-            text = rewrite.rewritten(question, thinking(text).strip(), final_answer(text))
+            overlooks = lambda: rng.random() < cfg.overlooked  # noqa: E731
+            text = rewrite.rewritten(question, thinking(text).strip(), final_answer(text), overlooks)
         reason = "wrong" if not is_right else unreadable(
             text, question.language, min_share=cfg.min_language_share, max_paragraph=cfg.max_paragraph
         )  # fmt: skip

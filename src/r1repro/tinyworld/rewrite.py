@@ -5,6 +5,7 @@ faithful to it.  Here a table of phrases does, because the world's sentences are
 """
 
 import re
+from collections.abc import Callable
 
 from r1repro.records import Question
 from r1repro.tinyworld.corpus import output
@@ -25,8 +26,11 @@ _PHRASES = {
 _STOPS = ((", ", "，"), (": ", "："), (". ", "。"), (".", "。"))
 
 
-def translate(thinking: str, question: Question) -> str:
+def translate(thinking: str, question: Question, overlooks: Callable[[], bool] = lambda: False) -> str:
     """A thinking in the language of its question; what the table does not know stays as it is.
+
+    Args:
+        overlooks: asked at each place where a phrase of the other language stands; where it says so, the phrase stays.
 
     >>> from r1repro.tinyworld import arithmetic
     >>> asked = arithmetic.draw("train", 1, "en", 0)
@@ -34,8 +38,9 @@ def translate(thinking: str, question: Question) -> str:
     'first 57+87=144, then 144+70=214.'
     """
     english = question.language == "en"
-    for en, zh in (*_PHRASES[question.family], *_STOPS):
-        thinking = thinking.replace(zh, en) if english else thinking.replace(en, zh)
+    for pair in (*_PHRASES[question.family], *_STOPS):
+        other, own = reversed(pair) if english else pair
+        thinking = re.sub(re.escape(other), lambda found, own=own: found[0] if overlooks() else own, thinking)
     if english:
         thinking = re.sub(r"(?<=[.])(?=\w)", " ", thinking)
     return re.sub(r" +", " ", thinking).strip()
@@ -63,7 +68,7 @@ def summary(question: Question, answer: str) -> str:
     return f"{choice} is right." if question.language == "en" else f"{choice}正确。"
 
 
-def rewritten(question: Question, thinking: str, answer: str) -> str:
+def rewritten(question: Question, thinking: str, answer: str, overlooks: Callable[[], bool] = lambda: False) -> str:
     """The whole output in the form of R1: thinking, then a summary that ends in the answer (section 2.3.1)."""
-    text = output(translate(thinking, question), answer)
+    text = output(translate(thinking, question, overlooks), answer)
     return text.replace("</think> ", f"</think> {summary(question, answer)} ", 1)
