@@ -466,8 +466,8 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
             max_tokens=448, warmup_steps=8, refresh_reference_every=20, num_checkpoints=1,
         ),
         "distill": dict(learning_rate=2e-3, batch_size=32, max_tokens=512),
-        "evaluate": dict(num_questions=400, k=8, max_tokens=448, seed=361658),
-        "evaluate_open": dict(num_questions=200, k=8, max_tokens=160, seed=361658),
+        "evaluate": dict(num_questions=400, k=8, max_tokens=448, seed=14864973),
+        "evaluate_open": dict(num_questions=200, k=8, max_tokens=160, seed=14864973),
     },
 }  # fmt: skip
 
@@ -491,7 +491,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=256),
-    "cpu": dict(num_questions=400, max_tokens=448, seed=361658),
+    "cpu": dict(num_questions=400, max_tokens=448, seed=14864973),
     "gpu": dict(num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
@@ -512,7 +512,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 with a small format reward and a fixed reference, as is common; a larger step."""
 
 # The seed of the published test questions was fixed after the settings: the first six hex digits of the commit that
-# holds them, 0584bad7a262.
+# holds them, e2d24d85e8d1.
 
 RUNNABLE = ("smoke", "cpu")
 """Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
