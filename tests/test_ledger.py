@@ -496,3 +496,12 @@ def test_dirty_mixed_and_unknown_commits_are_problems(seeds, repository):
     mixed = made_at(seeds[:1], first) + made_at(seeds[1:], "d" * 40)
     assert "from commits" in ledger.problems(mixed, file)[0]
     assert "from commits none" in ledger.problems(made_at(seeds, None), file)[0]
+
+
+def test_an_interval_that_reaches_the_threshold_is_told_before_too_few_seeds():
+    parts = {
+        "a": Part(value=0.5, low=0.48, high=0.52, seeds=(0.5,)),
+        "b": Part(value=0.01, low=-0.01, high=0.03, seeds=(0.01,)),
+    }
+    assert ledger.judge("a > 0; b > 0", parts, "accuracy") == ("trend", "the interval of b includes 0")
+    assert ledger.judge("a > 0", parts, "accuracy") == ("trend", "1 of at least 3 seeds")

@@ -116,8 +116,9 @@ def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | N
     dropped, found = [], []
     for text, is_right in zip(outputs, right, strict=True):
         if is_right and cfg.rewrite and format_reward(text):  # what has no form is dropped, not given one
-            overlooks = lambda: rng.random() < cfg.overlooked  # noqa: E731
-            text = rewrite.rewritten(question, thinking(text).strip(), final_answer(text), overlooks)
+            text = rewrite.rewritten(
+                question, thinking(text).strip(), final_answer(text), lambda: rng.random() < cfg.overlooked
+            )
         reason = "wrong" if not is_right else unreadable(
             text, question.language, min_share=cfg.min_language_share, max_paragraph=cfg.max_paragraph
         )  # fmt: skip
