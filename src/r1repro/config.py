@@ -246,7 +246,8 @@ class Collect:
 
     overlooked: float = 0.0
     """Ours: chance that the editor leaves a phrase in the language that it is in.  How much DeepSeek-V3 overlooked is
-    not reported; the paper's run of B.6 begins with about 0.96 of its words in the question's language."""
+    not reported.  (The run of B.6 begins with about 0.96 of its words in the question's language, but it starts
+    from a distilled model and not from cold start.)"""
 
     general_share: float = 0.0
     """Share of general data in what is written: 200,000 of 800,000; hyperparameters.csv, sft_800k."""
