@@ -148,8 +148,13 @@ def merge(file: Path, rows: Iterable[dict[str, Any]], key: tuple[str, ...]) -> N
 
 
 def commit() -> str:
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(words, cwd=TOP, capture_output=True, text=True).stdout.strip()
+    """The commit that is measured, "-dirty" if a file differs from it; results do, as soon as one entry is written."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=TOP, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
+    return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
 def measure(name: str, count: int) -> None:

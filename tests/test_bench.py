@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 from packaging.utils import canonicalize_name
@@ -160,3 +161,20 @@ def test_committed_results_are_whole():
 def test_threads_spin_alike_under_make_under_the_command_line_and_in_the_bench():
     assert re.findall(r"^export GOMP_SPINCOUNT \?= (\d+)$", (worker.TOP / "Makefile").read_text(), re.M) == [cli.SPINS]
     assert worker.THREADS == {"GOMP_SPINCOUNT": cli.SPINS}
+
+
+def test_results_just_written_make_no_commit_dirty(tmp_path, monkeypatch):
+    def git(*words):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *name, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    files = tmp_path / "bench" / "results" / "cpu.json", tmp_path / "bench" / "run.py"
+    for file in files:
+        file.write_text("1")
+    git("init"), git("add", "."), git("commit", "-m", "first")
+    monkeypatch.setattr(run, "TOP", tmp_path)
+    files[0].write_text("2")
+    clean = run.commit()
+    files[1].write_text("2")
+    assert len(clean) == 12 and run.commit() == f"{clean}-dirty"
