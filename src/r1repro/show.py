@@ -31,6 +31,7 @@ from r1repro.rewards.format import format_reward
 from r1repro.rewards.language import is_mixed
 from r1repro.run import read_json, readable
 from r1repro.site.claims import before_after, effect_text
+from r1repro.site.samples import visible
 
 STATIC = "R1REPRO_STATIC"
 """Environment variable: where it is set, `explorer` makes a page without widgets, for readers without a kernel."""
@@ -110,6 +111,7 @@ def sample_table(rows: Sequence[Mapping[str, Any]]) -> Page:
         facts = {k.replace("_", " "): v for k, v in row.items() if k not in ("text", "question") and v is not None}
         text, question = row["text"], f"Question: {row['question']}" if row.get("question") else ""
         text = text if len(text) <= LONGEST else f"{text[:LONGEST]} [{len(text) - LONGEST} more characters]"
+        text = visible(text)
         lines = [", ".join(f"{k} {v}" for k, v in facts.items()), question, f"Output: {text}"]
         plain.append("\n".join(filter(None, lines)))
         said = "<br>".join(f"{html.escape(k)} <b>{html.escape(str(v))}</b>" for k, v in facts.items())
@@ -128,12 +130,13 @@ def _coloured(text: str) -> str:
 
 
 def beside(rows: Sequence[Mapping[str, str]]) -> Page:
-    """Texts side by side, coloured as in `sample_table`: the headings are the keys of the first row.
+    r"""Texts side by side, coloured as in `sample_table`: the headings are the keys of the first row.
 
-    >>> beside([{"before": "2 + 2", "after": "<answer>4</answer>"}])
-    before: 2 + 2
+    >>> beside([{"before": "2 + 2 \ufffd", "after": "<answer>4</answer>"}])
+    before: 2 + 2 \ufffd
     after: <answer>4</answer>
     """
+    rows = [{head: visible(text) for head, text in row.items()} for row in rows]
     heads = "".join(f'<th style="text-align:left">{html.escape(head)}</th>' for head in (rows[0] if rows else ()))
     style = "vertical-align:top;text-align:left;white-space:pre-wrap;font-family:monospace;max-width:32em"
     cells = ["".join(f'<td style="{style}">{_coloured(text)}</td>' for text in row.values()) for row in rows]

@@ -110,7 +110,16 @@ def shown(text: str) -> str:
     ('&lt;b&gt;\\u001b \\u202e \\ufffd', '好\n')
     """
     more = f" [{len(text) - LONGEST} more characters]" if len(text) > LONGEST else ""
-    return html.escape("".join(map(_visible, text[:LONGEST])) + more)
+    return html.escape(visible(text[:LONGEST]) + more)
+
+
+def visible(text: str) -> str:
+    r"""A text whose characters can all be seen: control characters and lost ones are spelt out.
+
+    >>> visible("a\x1b \ufffd\n") == "a" + r"\u001b \ufffd" + "\n"
+    True
+    """
+    return "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
