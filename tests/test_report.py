@@ -179,7 +179,7 @@ def test_few_checkpoints_and_one_seed_make_a_report_too(tmp_path, steps, seeds):
 
 def test_published_notebooks_are_still():
     bar = {"output_type": "stream", "name": "stderr", "text": ["100%|####|"]}
-    said = {"output_type": "stream", "name": "stdout", "text": ["made in /home/someone/checkout/out/cpu\n"]}
+    said = {"output_type": "stream", "name": "stdout", "text": ["made in /home/someone/checkout/out/cpu \ufffd\n"]}
     figure = {"output_type": "display_data", "data": {"image/png": "/home/someone/checkout/" + PICTURE}, "metadata": {}}
     slider = {"output_type": "display_data", "metadata": {},
               "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "x"}}  # fmt: skip
@@ -189,7 +189,7 @@ def test_published_notebooks_are_still():
     assert json.dumps(before) == text  # a copy
     outputs = after["cells"][0]["outputs"]
     assert [output["output_type"] for output in outputs] == ["stream", "display_data"]
-    assert outputs[0]["text"] == ["made in out/cpu\n"] and outputs[1] == figure
+    assert outputs[0]["text"] == ["made in out/cpu \\ufffd\n"] and outputs[1] == figure
     assert after["metadata"] == {"kernelspec": {"name": "p", "display_name": "p"}}
     assert after["cells"][0]["metadata"] == {"tags": ["parameters"]}
 

@@ -176,9 +176,10 @@ def _notebooks(content: Material) -> list[Path]:
 def static_notebook(notebook: dict, hide: Mapping[str, str] | None = None) -> dict:
     """A copy for readers: no progress bars (stderr), no widgets, no notes of papermill, no folders of this machine.
 
-    ``hide`` says what stands for the beginning of a path that is nobody's business.
+    ``hide`` says what stands for the beginning of a path that is nobody's business.  Characters that were lost in
+    decoding have no glyph, so they are spelt out.
     """
-    notebook = _hidden(notebook, hide or {})
+    notebook = _hidden(notebook, {**(hide or {}), "\ufffd": r"\ufffd"})
     for part in [notebook, *notebook["cells"]]:
         for key in ("papermill", "widgets", "execution"):
             part.get("metadata", {}).pop(key, None)
