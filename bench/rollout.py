@@ -256,9 +256,8 @@ def compared(kept: dict[str, Tensor], seen: list[dict], weights: dict[str, Tenso
         "weights_moved": float(moved.abs().mean()),
     }
     limits = {"logp_nats": 2e-4, "reference_logp_nats": 2e-4, "advantage": 1e-4, "weights_max": 5e-5}
-    limits["weights_mean"] = (
-        1e-4 * found["weights_moved"]
-    )  # AdamW makes much of a gradient near 0, hence not the max alone
+    # AdamW makes a whole step of a gradient near 0, so one weight may be off where the mean is not.
+    limits["weights_mean"] = 1e-4 * found["weights_moved"]
     for name, limit in limits.items():
         assert found[name] <= limit, f"{name} differs by {found[name]}, more than {limit}"
     return found
