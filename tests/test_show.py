@@ -409,3 +409,10 @@ def test_no_metrics_is_refused(tmp_path):
 def test_every_suspect_is_in_the_glossary():
     derived = {"format ahead", "verdict/failed"}
     assert {key for _, key, *_ in show.CHECKS} - derived <= set(run.GLOSSARY)
+
+
+@pytest.mark.parametrize("page", [lambda t: show.beside([{"a": t}]), lambda t: show.sample_table([{"text": t}])])
+def test_characters_that_nobody_sees_are_spelt_out(page):
+    made = page("lost \ufffd, turned \u202e, <b>")
+    for text in (made.text, made.html):
+        assert r"lost \ufffd, turned \u202e," in text and not {"\ufffd", "\u202e"} & set(text)

@@ -130,10 +130,10 @@ def _coloured(text: str) -> str:
 
 
 def beside(rows: Sequence[Mapping[str, str]]) -> Page:
-    r"""Texts side by side, coloured as in `sample_table`: the headings are the keys of the first row.
+    """Texts side by side, coloured as in `sample_table`: the headings are the keys of the first row.
 
-    >>> beside([{"before": "2 + 2 \ufffd", "after": "<answer>4</answer>"}])
-    before: 2 + 2 \ufffd
+    >>> beside([{"before": "2 + 2", "after": "<answer>4</answer>"}])
+    before: 2 + 2
     after: <answer>4</answer>
     """
     rows = [{head: visible(text) for head, text in row.items()} for row in rows]
