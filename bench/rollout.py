@@ -8,6 +8,7 @@ log-probabilities, the advantages and the weights after the first rollout's upda
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from bench.worker import answer
 from r1repro import data, paper
-from r1repro.config import RL, Machine
-from r1repro.engine import policy
+from r1repro.config import RL, Machine, Policy
+from r1repro.engine import actor, policy
 from r1repro.rewards import combine
 from r1repro.run import sha256_file
 from r1repro.stages import rl
 from r1repro.tinyworld import base, tokenizer
 
 CASES = {"short": 160, "long": 200}
-"""Case -> cap of an output.  In the long case every output has that length, see `end_token`."""
+"""Case -> cap of an output.  In the long case every output has that length, see `held`."""
 
 NEVER = "<|never|>"
 ROLLOUTS = 2
@@ -47,48 +48,61 @@ def settings(case: str, **changes: Any) -> RL:
 
 
 def end_token(case: str) -> None:
-    """But for the short case, make the end token one that the model has no row for; both sides ask this tokenizer."""
+    """TRL's side of what `held` does: it asks the tokenizer which token ends an output."""
     if case != "short":
         tokenizer.load().add_special_tokens({"eos_token": NEVER})
         assert tokenizer.load().eos_token_id >= tokenizer.VOCABULARY
 
 
-def one_rollout(cfg: RL, index: int, actor, reference, optimizer, machine: Machine) -> tuple[rl.Rollout, dict]:
+def held(case: str, weights: Path) -> tuple[actor.Actor, actor.Reference]:
+    """Actor and reference of a case; but for the short one the end token is one that the model has no row for."""
+    made = actor.load(weights)
+    if case != "short":
+        words = replace(made.vocabulary, end=tokenizer.VOCABULARY, ends=(tokenizer.VOCABULARY,))
+        made = replace(made, vocabulary=words)
+    return made, actor.Reference(made, weights, Policy())
+
+
+def one_rollout(
+    cfg: RL, index: int, made: actor.Actor, reference: actor.Reference, optimizer, machine: Machine
+) -> tuple[rl.Rollout, dict]:
     """What `rl.train` does in one rollout, but for its files: sample, score, compare, count, update."""
     watch, rewards = rl.Watch(), combine.load(cfg.rewards)
     questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
-    samples = rl._sample(actor, questions, cfg, index, machine)
+    samples = made.sample(
+        questions, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
+        temperature=cfg.temperature,
+    )  # fmt: skip
     watch.lap("sample_s")
-    texts = rl.texts_of(samples)
+    texts = made.texts(samples)
     asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
     totals, parts = combine.total(rewards, asked, texts)
     watch.lap("reward_s")
-    rollout = rl._compare(questions, samples, totals, reference, cfg, machine)
+    rollout = rl._compare(made.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
     watch.lap("reference_s")
     rl._rollout_log(index, asked, texts, samples, totals, parts, cfg)
     watch.lap("log_s")
     for rows in rl.mini_batches(cfg, index):
-        rl.update_(actor, optimizer, rollout, rows, cfg, machine)
+        rl.update_(made.model, optimizer, rollout, rows, cfg, machine)
     watch.lap("update_s")
     return rollout, watch.laps
 
 
 def ours(case: str, folder: Path, model: str = "", micro_batch_tokens: int = 2048, **changes: Any) -> dict[str, Any]:
     """Seconds of the second rollout; leaves both rollouts' tokens and log-probabilities, and the first's weights."""
-    end_token(case)
     cfg, machine = settings(case, **changes), Machine(micro_batch_tokens=micro_batch_tokens)
     weights = Path(model) if model else base.folder(BASE)
-    actor, reference = policy.load(weights), policy.load(weights)
-    optimizer = rl.new_optimizer(actor, cfg)
+    made, reference = held(case, weights)
+    optimizer = rl.new_optimizer(made.model, cfg)
     kept: dict[str, Tensor] = {}
     for index in range(ROLLOUTS):
         started = time.perf_counter()
-        rollout, laps = one_rollout(cfg, index, actor, reference, optimizer, machine)
+        rollout, laps = one_rollout(cfg, index, made, reference, optimizer, machine)
         seconds = time.perf_counter() - started
         for name in ("tokens_NT", "length_N", "old_logp_NT", "ref_logp_NT", "advantage_N"):
             kept[f"{index}/{name}"] = getattr(rollout, name).contiguous()
         if index == 0:
-            kept |= {f"weights/{n}": p.detach().clone() for n, p in actor.named_parameters()}
+            kept |= {f"weights/{n}": p.detach().clone() for n, p in made.model.named_parameters()}
     save_file(kept, folder / "ours.safetensors")
     length_N = kept[f"{ROLLOUTS - 1}/length_N"]
     return {

@@ -20,9 +20,8 @@ from bench.rollout import Replay
 from bench.worker import answer
 from r1repro import data
 from r1repro.algo import likelihood
-from r1repro.engine import policy, sampler
+from r1repro.engine import policy, sampler, vocabulary
 from r1repro.run import sha256_file
-from r1repro.stages import rl
 from r1repro.tinyworld import base, tokenizer
 
 QUESTIONS, OUTPUTS = 32, 16
@@ -53,7 +52,8 @@ def model_folder(size: str, folder: Path) -> Path:
 
 
 def prompts() -> list[list[int]]:
-    return rl.prompts_of(data.rollout_questions("chain_sum", 0, 0, QUESTIONS))
+    questions = data.rollout_questions("chain_sum", 0, 0, QUESTIONS)
+    return vocabulary.of(base.folder("tiny-1m")).prompts(questions)
 
 
 def outcome(seconds: float, length_N: Tensor, folder: Path) -> dict[str, Any]:
@@ -69,12 +69,12 @@ def outcome(seconds: float, length_N: Tensor, folder: Path) -> dict[str, Any]:
 def ours(case: str, folder: Path) -> dict[str, Any]:
     """Tokens a second; leaves the model, the tokens and their log-probabilities."""
     where = model_folder(case, folder)
-    model, vocabulary = policy.load(where), tokenizer.load()
+    model, words = policy.load(where), tokenizer.load()
     for max_tokens in (WARM, CAPS[case]):
         started = time.perf_counter()
         samples = sampler.sample(
             model, prompts(), OUTPUTS, key=(0, 0), question_keys=range(QUESTIONS), max_tokens=max_tokens,
-            end=vocabulary.eos_token_id if case == "1M" else -1, pad=vocabulary.pad_token_id, max_rows=512,
+            ends=(words.eos_token_id if case == "1M" else -1,), pad=words.pad_token_id, max_rows=512,
         )  # fmt: skip
         seconds = time.perf_counter() - started
     names = ("tokens_NT", "length_N", "logp_NT")
@@ -89,12 +89,12 @@ def transformers(
     if threads:
         torch.set_num_threads(threads)
     kept, where = load_file(folder / "ours.safetensors"), model_folder(case, folder)
-    model, vocabulary = policy.load(where), tokenizer.load()
+    model, words = policy.load(where), tokenizer.load()
     model.set_attn_implementation(attention)
-    model.generation_config.eos_token_id = vocabulary.eos_token_id if case == "1M" else None
+    model.generation_config.eos_token_id = words.eos_token_id if case == "1M" else None
     asked = [p for p in prompts() for _ in range(OUTPUTS)]
     width = max(map(len, asked))
-    ids_NP = torch.tensor([[vocabulary.pad_token_id] * (width - len(p)) + p for p in asked])
+    ids_NP = torch.tensor([[words.pad_token_id] * (width - len(p)) + p for p in asked])
     mask_NP = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in asked])
     cap = kept["tokens_NT"].shape[1]
     for max_tokens in (WARM, cap):
@@ -103,10 +103,10 @@ def transformers(
             replay = LogitsProcessorList([Replay(kept["tokens_NT"][cut], width)])
             out_NT = model.generate(
                 ids_NP[cut], attention_mask=mask_NP[cut], logits_processor=replay, do_sample=True, top_k=0,
-                max_new_tokens=max_tokens, pad_token_id=vocabulary.pad_token_id, cache_implementation=cache,
+                max_new_tokens=max_tokens, pad_token_id=words.pad_token_id, cache_implementation=cache,
                 disable_compile=True,
             )[:, width:]  # fmt: skip
-            parts.append(torch.nn.functional.pad(out_NT, (0, cap - out_NT.shape[1]), value=vocabulary.pad_token_id))
+            parts.append(torch.nn.functional.pad(out_NT, (0, cap - out_NT.shape[1]), value=words.pad_token_id))
         seconds = time.perf_counter() - started
     assert torch.equal(torch.cat(parts), kept["tokens_NT"]), "other tokens"
     mask_NT = torch.arange(cap)[None] < kept["length_N"][:, None]

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
-    LlamaForCausalLM,
+    MistralConfig,
     PreTrainedModel,
     Qwen2Config,
-    Qwen2ForCausalLM,
+    Qwen3Config,
 )
 
 from r1repro import config, report
@@ -39,22 +39,42 @@ END, PAD = 0, 1
 """Of the models with a small vocabulary."""
 
 
+WIDTH = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+ARCHITECTURES = {
+    "qwen2": (Qwen2Config, dict(num_key_value_heads=2, tie_word_embeddings=True)),
+    "qwen2-untied": (Qwen2Config, dict(num_key_value_heads=1, tie_word_embeddings=False)),
+    "qwen3": (Qwen3Config, dict(num_key_value_heads=2, head_dim=16, tie_word_embeddings=True)),
+    "llama": (LlamaConfig, dict(num_key_value_heads=4)),
+    "llama3": (LlamaConfig, dict(num_key_value_heads=2, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False)),
+    "llama-biased": (LlamaConfig, dict(num_key_value_heads=2, attention_bias=True, mlp_bias=True)),
+    "mistral": (MistralConfig, dict(num_key_value_heads=2, sliding_window=None)),
+}  # fmt: skip
+"""Kind -> its configuration.  What differs between the models that people train: tied or untied embeddings, shared
+keys, biases, the width of a head, norms of queries and keys, scaled rotary positions."""
+
+
 def build(
     kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64
 ) -> PreTrainedModel:
     """A random model of an architecture; its end token is likely enough that outputs end at many lengths."""
-    width = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-    model = {
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, **width)),
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(num_key_value_heads=4, **width)),
-        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128)),
-    }[kind]()
+    if kind == "gpt2":
+        made = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128)
+    else:
+        config_of, own = ARCHITECTURES[kind]
+        made = config_of(**dict(vocab_size=size) | WIDTH | own)
+    model = AutoModelForCausalLM.from_config(made)
     draw = np.random.default_rng(seed)
     for name, p in model.named_parameters():
         if p.ndim > 1:
             p.data = torch.from_numpy(0.3 * draw.standard_normal(tuple(p.shape)))
             if "embed_tokens" in name or "lm_head" in name or "wte" in name:
                 p.data[end] *= 3.0
+        elif name.endswith("bias") and "biased" in kind:
+            p.data = torch.from_numpy(0.1 * draw.standard_normal(tuple(p.shape)))
     model.generation_config.eos_token_id = model.generation_config.bos_token_id = None
     return (_with_exact_norms(model) if dtype == torch.float64 else model).to(dtype).eval()
 
@@ -114,7 +134,7 @@ def rollout(actor: PreTrainedModel, cfg: config.RL, index: int = 0) -> rl.Rollou
     prompts = [[5, 6, 7, 8 + q, 9, *range(10, 11 + q)] for q in range(cfg.questions_per_rollout)]
     samples = sampler.sample(
         actor, prompts, cfg.outputs_per_question, key=(cfg.seed, index), question_keys=list(range(len(prompts))),
-        max_tokens=cfg.max_tokens, end=END, pad=PAD, temperature=cfg.temperature,
+        max_tokens=cfg.max_tokens, ends=(END,), pad=PAD, temperature=cfg.temperature,
     )  # fmt: skip
     question_N = torch.arange(len(prompts)).repeat_interleave(cfg.outputs_per_question)
     draw = np.random.default_rng(index)
@@ -164,6 +184,18 @@ def _peak(folder: Path, num_outputs: str) -> None:
     before = _status("VmRSS")
     policy.backward_(*args, temperature=1.0, max_tokens=10**6)
     (folder / f"peak-{num_outputs}").write_text(str(_status("VmHWM") - before))
+
+
+def _peak_vocabulary(folder: Path, size: str, logits_at_once: str) -> None:
+    """Bytes that an update takes at most beyond what is there before it: 4 outputs of 200 tokens, ``size`` tokens."""
+    model, length_N = build(size=int(size), dtype=torch.float32), torch.full((4,), 200)
+    args = (model, [[2, 3, 4]], torch.zeros(4, dtype=torch.long), 2 + torch.arange(800).view(4, 200) % 30, length_N)
+    how = dict(temperature=1.0, max_tokens=10**6, logits_at_once=int(logits_at_once))
+    policy.backward_(*args, lambda logp_NT, rows: logp_NT.sum(), **how)  # what stays is there now
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    policy.backward_(*args, lambda logp_NT, rows: logp_NT.sum(), **how)
+    (folder / f"peak-{size}-{logits_at_once}").write_text(str(_status("VmHWM") - before))
 
 
 def _status(key: str) -> int:
@@ -293,7 +325,7 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
 
     def recorded(actor, prompts, num_outputs, **settings):
         key, max_tokens, temperature = settings["key"], settings["max_tokens"], settings["temperature"]
-        pad, end = settings["pad"], settings["end"]
+        pad, ends = settings["pad"], settings["ends"]
         if tokens is None:
             drawn = honest(actor, prompts, num_outputs, **settings)
             used.append([row[:n] for row, n in zip(drawn.tokens_NT.tolist(), drawn.length_N.tolist(), strict=True)])
@@ -305,7 +337,7 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
         logp_NT = policy.all_logp(
             actor, prompts, question_N, tokens_NT, length_N, temperature=temperature, max_tokens=10**6
         )
-        every = sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] != end for row in rows]))
+        every = sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] not in ends for row in rows]))
         for q in range(len(prompts)):
             settings["when_done"](q, sampler._of_question(every, q, num_outputs))
         return every
@@ -334,4 +366,6 @@ def newest(run: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"record": _record, "rank": _rank, "kill": _kill, "peak": _peak}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    {"record": _record, "rank": _rank, "kill": _kill, "peak": _peak, "peak-vocabulary": _peak_vocabulary}[sys.argv[1]](
+        Path(sys.argv[2]), *sys.argv[3:]
+    )

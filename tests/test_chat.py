@@ -114,8 +114,8 @@ def test_a_folder_brings_its_own_tokenizer(tmp_path, monkeypatch):
     monkeypatch.setattr(chat.sampler, "sample", lambda *a, **k: seen.append((a, k)) or honest(*a, **k))
     chat.answer(partner, "1 + 1?", 1)
     ((_, (prompt,), _), settings), *_ = seen
-    assert prompt == [partner.vocabulary.convert_tokens_to_ids(c) for c in paper.template("1 + 1?")]
-    assert 1 not in prompt and settings["end"] == 0
+    assert prompt == [partner.vocabulary.tokenizer.convert_tokens_to_ids(c) for c in paper.template("1 + 1?")]
+    assert 1 not in prompt and settings["ends"] == (0,)
 
 
 def test_an_end_token_is_taken_from_the_model_where_the_tokenizer_has_none(tmp_path):
@@ -125,7 +125,7 @@ def test_an_end_token_is_taken_from_the_model_where_the_tokenizer_has_none(tmp_p
         chat.load(tmp_path, TEN)
     model.generation_config.eos_token_id = [7, 8]
     model.save_pretrained(tmp_path)
-    assert chat.load(tmp_path, TEN).end == 7
+    assert chat.load(tmp_path, TEN).vocabulary.ends == (7, 8)
 
 
 def test_the_tiny_worlds_tokenizer_is_lent_to_its_models_alone(tmp_path):
@@ -133,7 +133,7 @@ def test_the_tiny_worlds_tokenizer_is_lent_to_its_models_alone(tmp_path):
     with pytest.raises(Refusal, match="knows 1032 tokens and its tokenizer 1024"):
         chat.load(tmp_path, TEN)
     tokenizer.load().save_pretrained(tmp_path)  # its own, with rows to spare
-    assert chat.load(tmp_path, TEN).end == tokenizer.load().eos_token_id
+    assert chat.load(tmp_path, TEN).vocabulary.end == tokenizer.load().eos_token_id
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path):
@@ -158,11 +158,11 @@ def test_the_question_stands_in_the_papers_template_and_is_sampled_with_the_sett
 
     monkeypatch.setattr(chat.sampler, "sample", watch)
     manner = chat.settings(5, {"temperature": 0.9, "top_p": 0.8, "max_tokens": 7})
-    chat.answer(chat.Partner(partner.model, partner.vocabulary, partner.end, manner), ASKED[0], 3)
+    chat.answer(chat.Partner(partner.model, partner.vocabulary, manner), ASKED[0], 3)
     ((prompts, num_outputs, settings),) = seen
     assert tokenizer.load().decode(prompts[0]) == paper.template(ASKED[0]) and num_outputs == 1
     assert (settings["temperature"], settings["top_p"], settings["max_tokens"]) == (0.9, 0.8, 7)
-    assert settings["key"] == (5, 3) and settings["end"] == tokenizer.load().eos_token_id
+    assert settings["key"] == (5, 3) and settings["ends"] == (tokenizer.load().eos_token_id,)
 
 
 def test_left_to_itself_a_talk_is_sampled_as_an_evaluation():

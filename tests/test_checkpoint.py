@@ -32,7 +32,13 @@ def saved(run, step=4, seed=0):
     model, optimizer = new(seed)
     step_(model, optimizer)
     folder = checkpoint.save_(
-        run, step, model, tokenizer.load(), optimizer=optimizer, reference=new(9)[0], state={"position": 12}
+        run,
+        step,
+        model,
+        tokenizer.load(),
+        optimizer=optimizer,
+        reference=checkpoint.own_tensors(new(9)[0]),
+        state={"position": 12},
     )
     return folder, model, optimizer
 
@@ -45,7 +51,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
     folder, model, optimizer = saved(tmp_path)
     other, other_optimizer = new(1)
     reference, _ = new(2)
-    state = checkpoint.load_(folder, other, optimizer=other_optimizer, reference=reference)
+    state = checkpoint.load_(folder, other, optimizer=other_optimizer, reference=checkpoint.own_tensors(reference))
     assert state == {"position": 12}
     assert same(other, model) and same(reference, new(9)[0])
     for _ in range(2):  # the moments too: both go on alike

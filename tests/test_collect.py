@@ -11,7 +11,7 @@ from r1repro.records import Refusal
 from r1repro.rewards import readable, reasoning
 from r1repro.rewards.language import language_share
 from r1repro.stages import collect
-from r1repro.tinyworld import families, rewrite
+from r1repro.tinyworld import families, rewrite, tokenizer
 from r1repro.tinyworld.corpus import output
 
 
@@ -23,7 +23,7 @@ def settings(**changes):
 def written(monkeypatch):
     """Worked solutions in the place of samples: some wrong, some mixed; a random policy writes nothing that is kept."""
 
-    def sampled(_model, questions, cfg, _machine):
+    def sampled(_actor, questions, cfg):
         rng = random.Random(0)
         found = []
         for question in questions:
@@ -102,14 +102,14 @@ def test_a_quarter_is_general_data_in_the_papers_proportion(tmp_path, tiny_base,
 
 
 def test_nothing_right_is_said_and_nothing_is_written(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(collect, "_sampled", lambda _m, qs, cfg, _k: [["no"] * cfg.outputs_per_question for _ in qs])
+    monkeypatch.setattr(collect, "_sampled", lambda _, qs, cfg: [["no"] * cfg.outputs_per_question for _ in qs])
     with pytest.raises(Refusal, match="no output of .* was right and readable"):
         collect.collect(settings(), tmp_path / "run", tiny_base)
     assert not (tmp_path / "run" / "examples.jsonl").exists()
 
 
 def test_open_questions_need_a_judge(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(collect, "_sampled", lambda _m, qs, cfg, _k: [[output("", q.gold)] * 3 for q in qs])
+    monkeypatch.setattr(collect, "_sampled", lambda _, qs, cfg: [[output("", q.gold)] * 3 for q in qs])
     with pytest.raises(Refusal, match="give a judge"):
         collect.collect(settings(questions="with_reference"), tmp_path / "a", tiny_base)
     file = collect.collect(
@@ -125,7 +125,7 @@ def test_short_examples_have_no_thinking_and_as_many_tokens():
     ]
     short = collect.short_examples(long, 200, seed=0)
     assert {row["output"] for row in short if row["family"] == "search"} == {"<think> </think> <answer> 1, 2 </answer>"}
-    tokens = sum(len(ids) + 1 for ids in collect.tokenizer.load()([f" {r['output']}" for r in short])["input_ids"])
+    tokens = sum(len(ids) + 1 for ids in tokenizer.load()([f" {r['output']}" for r in short])["input_ids"])
     assert 200 <= tokens < 230
 
 

@@ -6,6 +6,7 @@ import models
 import pytest
 
 from r1repro import data
+from r1repro.engine import vocabulary
 from r1repro.records import Refusal
 from r1repro.stages import evaluate
 from r1repro.tinyworld import arithmetic
@@ -74,7 +75,7 @@ def test_the_model_is_sampled_with_the_settings(tmp_path, tiny_base, monkeypatch
 
 
 def test_answers_are_kept_as_they_are_counted(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(evaluate, "texts_of", lambda samples: ["<answer> 1,024 </answer>"] * len(samples.length_N))
+    monkeypatch.setattr(vocabulary.Vocabulary, "text", lambda self, ids: "<answer> 1,024 </answer>")
     run = evaluate.run(models.small_evaluation(), tmp_path / "run", tiny_base, models.CHUNKS_OF_TWO)
     assert {output["answer"] for row in rows(run) for output in row["outputs"]} == {"1024"}
 
@@ -117,7 +118,7 @@ def test_rows_side_by_side_change_no_sample(done, tmp_path, tiny_base):
 
 
 def test_a_finished_evaluation_returns_at_once(done, tiny_base, monkeypatch):
-    monkeypatch.setattr(evaluate.policy, "load", lambda *_: pytest.fail("a finished evaluation must load no model"))
+    monkeypatch.setattr(evaluate.actors, "load", lambda *_: pytest.fail("a finished evaluation must load no model"))
     assert evaluate.run(models.small_evaluation(), done, tiny_base, models.SMALL_MACHINE) == done
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from r1repro import config
-from r1repro.engine import checkpoint, policy
+from r1repro.engine import checkpoint, policy, vocabulary
 from r1repro.run import append_lines
 from r1repro.stages import collect, rl, sft
 from r1repro.tinyworld import base
@@ -55,7 +55,7 @@ def test_the_weights_have_moved_from_the_base_and_stay_numbers(rollouts):
 
 def surprise(folder, rows):
     """Nats a token of outputs under a model."""
-    prompts, outputs = sft.encoded(rows, 512)
+    prompts, outputs = sft.encoded(rows, 512, vocabulary.of(folder))
     texts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
     logp_M = policy.text_logp(policy.load(folder), texts)
     each = logp_M.split([len(text) - 1 for text in texts])

@@ -7,8 +7,10 @@ import sys
 import models
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from r1repro.algo import likelihood
+from r1repro.config import Policy
 from r1repro.engine import policy
 from r1repro.records import Refusal
 
@@ -92,6 +94,56 @@ def test_half_precision_differs_by_its_rounding_alone():
     assert torch.nn.functional.cosine_similarity(grad, half_grad, dim=0) > 0.99
 
 
+@pytest.mark.parametrize("logits_at_once", [1, 100, 321, 10**6])
+def test_logits_at_once_change_nothing(logits_at_once):
+    """Of 40 tokens: one, two and eight at a time, and all; log-probabilities and gradients to 1e-10."""
+    model, prompts = models.build(), PROMPTS["one beginning"]
+    question_N, tokens_NT, length_N = outputs(3, 4)
+    args = (model, prompts, question_N, tokens_NT, length_N)
+    weight_NT = (torch.arange(7) < length_N[:, None]).double()
+    plain_NT = repeated(*args, 0.7)
+    some_loss(weight_NT)(plain_NT, torch.arange(len(question_N))).backward()
+    expected, how = gradients(model), dict(temperature=0.7, max_tokens=30, logits_at_once=logits_at_once)
+    logp_NT = policy.backward_(*args, some_loss(weight_NT), **how)
+    torch.testing.assert_close(logp_NT * weight_NT, plain_NT.detach() * weight_NT, **EXACT)
+    torch.testing.assert_close(gradients(model), expected, **EXACT)
+    texts = [prompts[q] + row[:n].tolist() for q, row, n in zip(question_N, tokens_NT, length_N, strict=True)]
+    whole, cut = (policy.text_logp(model, texts, n) for n in (10**6, logits_at_once))
+    torch.testing.assert_close(cut, whole, **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
+def test_layers_that_are_computed_twice_give_the_same_gradient(kind):
+    model, question_N = models.build(kind), outputs(3, 4)[0]
+    args = (model, PROMPTS["one beginning"], *outputs(3, 4), some_loss(torch.ones(len(question_N), 7).double()))
+    first_NT = policy.backward_(*args, temperature=1.0, max_tokens=10)
+    expected, calls = gradients(model), []
+    policy.recompute_layers_(model)
+    layer = next(m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))[0]
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    inner = next(m for m in layer.modules() if isinstance(m, torch.nn.Linear | Conv1D))
+    inner.register_forward_pre_hook(lambda *_: calls.append(2))
+    assert torch.equal(policy.backward_(*args, temperature=1.0, max_tokens=10), first_NT)
+    torch.testing.assert_close(gradients(model), expected, **EXACT)
+    assert calls.count(2) > calls.count(1)  # the layer's inside was computed once more
+
+
+def test_half_precision_scales_its_loss_and_leaves_no_step_out(tmp_path):
+    """A loss of 1e-9 has gradients that float16 cannot hold, one of 1e4 has ones that are too large when scaled up."""
+    question_N, tokens_NT, length_N = outputs(3, 2)
+    args = (PROMPTS["one beginning"], question_N, tokens_NT, length_N)
+    models.build(dtype=torch.float32).save_pretrained(tmp_path)
+    for size in (1e-9, 1.0, 1e4):
+        found = []
+        for dtype in ("float32", "float16"):
+            model = policy.load(tmp_path, held=Policy(dtype=dtype))
+            policy.backward_(model, *args, lambda logp, rows: size * logp.sum(), temperature=1.0, max_tokens=10)  # noqa: B023
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters()]) / size)
+            assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999, size
+        assert (found[0].norm() / found[1].norm() - 1).abs() < 0.02, size
+
+
 @pytest.mark.parametrize("max_tokens", [1, 7, 8, 15, 1000])
 def test_a_micro_batch_of_any_size_gives_the_same_gradient(max_tokens):
     model, prompts = models.build(), PROMPTS["one beginning"]
@@ -162,14 +214,28 @@ def test_truncated_weights_are_refused_in_one_line(tmp_path, tiny_base):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def peak_of(tmp_path, program, *words):
+    """What a program of `models` measured, in a process of its own with one thread."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    # Freed memory goes back to the system at once, so that a peak is what is in use.
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    subprocess.run(
+        [sys.executable, models.__file__, program, str(tmp_path), *words], env=environment, check=True, timeout=120
+    )
+    return int((tmp_path / "-".join(["peak", *words])).read_text())
+
+
 def test_memory_grows_with_distinct_tokens_not_with_prompts_times_outputs(tmp_path):
     """64 outputs to a prompt of 1,500 tokens in place of 4: 1.3 times the distinct tokens, 16 times the repeated."""
-    peaks = []
-    for num_outputs in (4, 64):
-        program = [sys.executable, models.__file__, "peak", str(tmp_path), str(num_outputs)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        # Freed memory goes back to the system at once, so that a peak is what is in use.
-        environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-        subprocess.run(program, env=environment, check=True, timeout=120)
-        peaks.append(int((tmp_path / f"peak-{num_outputs}").read_text()))
+    peaks = [peak_of(tmp_path, "peak", num_outputs) for num_outputs in ("4", "64")]
     assert peaks[0] > 1e6 and peaks[1] < 2 * peaks[0], peaks
+
+
+def test_memory_does_not_grow_with_tokens_times_vocabulary(tmp_path):
+    """800 tokens: 6 and 130 MB of logits for vocabularies of 2,000 and 40,000.  What grows with the second is a
+    gradient of the head, (V, 32): a twenty-fifth of its logits, and not with the tokens."""
+    small, large, whole = (
+        peak_of(tmp_path, "peak-vocabulary", *words)
+        for words in (("2000", "1000000"), ("40000", "1000000"), ("40000", "1000000000"))
+    )
+    assert large < small + 8 * 40_000 * 32 * 4 and whole > 3 * large, (small, large, whole)

@@ -10,11 +10,10 @@ import torch
 
 from r1repro.algo import grpo
 from r1repro.config import Machine
-from r1repro.engine import checkpoint, policy, sampler
+from r1repro.engine import actor, checkpoint, policy
 from r1repro.records import VERDICTS, Refusal, Score
 from r1repro.run import GLOSSARY
 from r1repro.stages import rl
-from r1repro.tinyworld import tokenizer
 
 BIG = Machine(micro_batch_tokens=10**6)
 
@@ -145,10 +144,9 @@ def test_mini_batches_split_a_rollout_at_random():
 
 def test_each_rollout_of_each_seed_has_its_own_noise(tiny_base):
     """The same questions again, as a long run asks them: they are answered otherwise."""
-    questions, actor = rl.data.rollout_questions("chain_sum", 0, 0, 4), policy.load(tiny_base)
+    questions, loaded = rl.data.rollout_questions("chain_sum", 0, 0, 4), actor.load(tiny_base)
     first, later, other = (
-        rl._sample(actor, questions, models.small_rl(seed=seed), index, models.SMALL_MACHINE).tokens_NT.tolist()
-        for seed, index in ((0, 0), (0, 1), (1, 0))
+        loaded.sample(questions, 4, key=key, max_tokens=12).tokens_NT.tolist() for key in ((0, 0), (0, 1), (1, 0))
     )
     assert first != later and first != other
 
@@ -159,9 +157,12 @@ def test_each_rollout_of_each_seed_has_its_own_noise(tiny_base):
 def compare(base, totals, **changes):
     cfg = models.small_rl(**changes)
     questions = rl.data.rollout_questions("chain_sum", 0, 0, cfg.questions_per_rollout)
-    actor = policy.load(base)
-    samples = rl._sample(actor, questions, cfg, 0, models.SMALL_MACHINE)
-    return rl._compare(questions, samples, totals, actor, cfg, models.SMALL_MACHINE)
+    loaded = actor.load(base, machine=models.SMALL_MACHINE)
+    samples = loaded.sample(
+        questions, cfg.outputs_per_question, key=(0, 0), max_tokens=cfg.max_tokens, temperature=cfg.temperature
+    )
+    reference = actor.Reference(loaded, base, cfg.policy)
+    return rl._compare(loaded.vocabulary.prompts(questions), samples, totals, reference, cfg, models.SMALL_MACHINE)
 
 
 def test_outputs_are_compared_within_their_own_question(tiny_base):
@@ -239,7 +240,8 @@ def test_the_reference_becomes_the_policy_exactly_at_its_steps(tmp_path, tiny_ba
     handed, honest = [], rl._compare
 
     def watch(questions, samples, totals, reference, cfg, machine):
-        handed.append(reference.model.embed_tokens.weight.detach().clone())
+        with reference.model() as model:
+            handed.append(model.model.embed_tokens.weight.detach().clone())
         return honest(questions, samples, totals, reference, cfg, machine)
 
     monkeypatch.setattr(rl, "_compare", watch)
@@ -327,10 +329,13 @@ def test_a_rollout_whose_grader_always_fails_moves_nothing_but_by_the_reference(
 def test_masked_outputs_are_left_out_of_the_mean_accuracy(tiny_base):
     cfg = models.small_rl()
     questions = rl.data.rollout_questions("chain_sum", 0, 0, cfg.questions_per_rollout)
-    samples = rl._sample(policy.load(tiny_base), questions, cfg, 0, models.SMALL_MACHINE)
+    loaded = actor.load(tiny_base)
+    samples = loaded.sample(questions, cfg.outputs_per_question, key=(0, 0), max_tokens=cfg.max_tokens)
     scores = [Score(value=1.0, verdict="right")] * 4 + [Score(value=None, verdict="timed_out")] * 12
     asked = [q for q in questions for _ in range(4)]
-    log = rl._rollout_log(0, asked, rl.texts_of(samples), samples, [s.value for s in scores], {"accuracy": scores}, cfg)
+    log = rl._rollout_log(
+        0, asked, loaded.texts(samples), samples, [s.value for s in scores], {"accuracy": scores}, cfg
+    )
     assert log["reward/mean"] == 1.0 and log["verdict/timed_out"] == 0.75
     assert log["reward/accuracy"] == 1.0
 
@@ -366,10 +371,3 @@ def test_ten_steps_are_as_they_were_recorded(tmp_path):
     assert len(steps) == len(recorded["steps"]) == 10
     for number, (step, expected) in enumerate(zip(steps, recorded["steps"], strict=True)):
         assert step == pytest.approx(expected, abs=1e-4, rel=1e-4), number
-
-
-def test_texts_are_cut_at_the_length_and_without_the_end_token():
-    ids = tokenizer.load().encode("<think> 5 </think> 7")
-    tokens_NT = torch.tensor([[*ids, tokenizer.load().eos_token_id, 300], [*ids, 301, 302]])
-    samples = sampler.Samples(tokens_NT, None, torch.tensor([len(ids) + 1, len(ids)]), None)
-    assert rl.texts_of(samples) == ["<think> 5 </think> 7"] * 2

@@ -18,7 +18,7 @@ KEYS = [11, 12, 13, 2**60]
 def draw(model, prompts=PROMPTS, num_outputs=6, keys=KEYS, key=(0, 0), **changes):
     return sampler.sample(
         model, prompts, num_outputs, key=key, question_keys=keys,
-        **dict(max_tokens=14, end=models.END, pad=models.PAD) | changes,
+        **dict(max_tokens=14, ends=(models.END,), pad=models.PAD) | changes,
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_in_single_precision_a_first_difference_comes_only_from_an_edge():
         question = row // 32
         ids = torch.tensor([[*PROMPTS[question], *tokens_NT[row, :at].tolist()]])
         below_V = torch.softmax(exact(input_ids=ids).logits[0, -1], -1).cumsum(-1)
-        key = sampler._row_keys((0, 0), [KEYS[question]], 32)[row % 32 :][:1]
+        key = sampler.row_keys((0, 0), [KEYS[question]], 32)[row % 32 :][:1]
         assert (below_V - sampler.uniform(key, np.array([at]))).abs().min() < 1e-5
 
 
@@ -224,7 +224,7 @@ def test_a_token_without_probability_is_never_chosen(top_p):
 
 
 def numbers(key=(0, 0), question=7, outputs=400, positions=256):
-    keys = sampler._row_keys(key, [question], outputs)
+    keys = sampler.row_keys(key, [question], outputs)
     return torch.stack([sampler.uniform(keys, np.full(outputs, t)) for t in range(positions)], 1)
 
 
@@ -318,7 +318,7 @@ def test_a_model_whose_weights_are_no_numbers_is_refused():
         model.model.norm.weight[0] = torch.nan
     with pytest.raises(Refusal, match="no numbers .question 1 of 2.*earlier checkpoint"):
         sampler.sample(
-            model, [[1, 2, 3], [1, 2, 4]], 2, key=(0, 0), question_keys=[1, 2], max_tokens=4, end=0, pad=1
+            model, [[1, 2, 3], [1, 2, 4]], 2, key=(0, 0), question_keys=[1, 2], max_tokens=4, ends=(0,), pad=1
         )  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from models import SMALL_MACHINE
 
 from r1repro import config, paper
 from r1repro.config import SFT, Machine
-from r1repro.engine import checkpoint, policy
+from r1repro.engine import checkpoint, policy, vocabulary
 from r1repro.records import Refusal
 from r1repro.run import append_lines
 from r1repro.stages import r1, sft
-from r1repro.tinyworld import tokenizer
+from r1repro.tinyworld import base, tokenizer
 
 ROWS = [
     {"question": f"State {n} + 1", "output": f"<think> so {n + 1} </think> <answer> {n + 1} </answer>"}
@@ -51,7 +51,7 @@ def test_the_first_loss_is_the_mean_over_the_output_tokens_of_a_batch(tmp_path, 
     """Computed anew without packing or shared prompts; the prompt's tokens do not count."""
     cfg = settings()
     sft.train(cfg, tmp_path / "run", tiny_base, examples)
-    prompts, outputs = sft.encoded(ROWS, cfg.max_tokens)
+    prompts, outputs = sft.encoded(ROWS, cfg.max_tokens, vocabulary.of(tiny_base))
     model, total, count = policy.load(tiny_base), 0.0, 0
     for i in sft.order(len(ROWS), cfg)[0]:
         ids = torch.tensor([prompts[i] + outputs[i]])
@@ -60,8 +60,8 @@ def test_the_first_loss_is_the_mean_over_the_output_tokens_of_a_batch(tmp_path, 
     assert metrics(tmp_path / "run")[0]["policy/loss"] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_outputs_are_what_a_rollout_would_have_to_write():
-    prompts, outputs = sft.encoded(ROWS[:1], 64)
+def test_outputs_are_what_a_rollout_would_have_to_write(tiny_base):
+    prompts, outputs = sft.encoded(ROWS[:1], 64, vocabulary.of(tiny_base))
     whole = tokenizer.load().encode(f"{paper.template(ROWS[0]['question'])} {ROWS[0]['output']}")
     assert prompts[0] + outputs[0] == [*whole, tokenizer.load().eos_token_id]
 
@@ -105,9 +105,9 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(tmp_path, tiny_base, examples
     ]
 
 
-def test_longer_outputs_are_left_out_whole():
+def test_longer_outputs_are_left_out_whole(tiny_base):
     rows = [*ROWS, {"question": "x", "output": "so " * 100}]
-    assert len(sft.encoded(rows, 64)[1]) == 10
+    assert len(sft.encoded(rows, 64, vocabulary.of(tiny_base))[1]) == 10
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_a_sibling_is_trained_on_as_many_tokens_within_one_output(tmp_path):
     rows = [{"id": str(n), "family": "chain_sum", "question": q, "output": o} for n, (q, o) in enumerate(worked)]
     (tmp_path / "dev3").mkdir()
     append_lines(tmp_path / "dev3" / "examples.jsonl", rows)
+    words = vocabulary.of(base.folder("tiny-1m"))
     short = sft.read_examples(r1.short_examples(config.r1("smoke"), tmp_path))
-    student, sibling = (sft.encoded(some, 512)[1] for some in (rows, short))
+    student, sibling = (sft.encoded(some, 512, words)[1] for some in (rows, short))
     gap = sum(map(len, sibling)) - sum(map(len, student))
     assert 0 <= gap < max(map(len, sibling)) and not any("+1=" in row["output"] for row in short)

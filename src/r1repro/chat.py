@@ -17,25 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-from r1repro import config, paper
-from r1repro.engine import checkpoint, policy, sampler
+from r1repro import config
+from r1repro.engine import checkpoint, policy, sampler, vocabulary
+from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.rewards.format import format_reward
 from r1repro.run import readable
-from r1repro.tinyworld import base, tokenizer
+from r1repro.tinyworld import base
 
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """A model to talk to, its tokenizer, and how it is sampled."""
+    """A model to talk to, its vocabulary, and how it is sampled."""
 
     model: PreTrainedModel
-    vocabulary: PreTrainedTokenizerFast
-    end: int
-    """The token that ends an output."""
-
+    vocabulary: Vocabulary
     manner: config.Evaluate
     """Temperature, top-p, cap and seed; the rest plays no part."""
 
@@ -110,34 +108,14 @@ def load(model: Path | str, manner: config.Evaluate) -> Partner:
     """
     folder = find(model)
     found = policy.load(folder)
-    vocabulary, known = _vocabulary(folder), found.get_input_embeddings().num_embeddings
-    own = (folder / "tokenizer.json").exists()  # many models have rows to spare; a borrowed tokenizer must fit exactly
-    if len(vocabulary) > known or not own and len(vocabulary) != known:
-        raise Refusal(
-            f"the model at {folder} knows {known} tokens and its tokenizer {len(vocabulary)}: put the tokenizer.json "
-            "that it was trained with beside it"
-        )
-    ends = [vocabulary.eos_token_id, found.generation_config.eos_token_id, found.config.eos_token_id]
-    end = next((e[0] if isinstance(e, list) else e for e in ends if e not in (None, [])), None)
-    if end is None:
-        raise Refusal(f"the model at {folder} has no end token: name an eos_token in its tokenizer_config.json")
-    partner = Partner(found, vocabulary, end, manner)
-    if len(vocabulary.encode(paper.template(""))) >= _room(partner):
+    words = vocabulary.of(folder, known=found.get_input_embeddings().num_embeddings)
+    partner = Partner(found, words, manner)
+    if len(words.prompt("")) >= _room(partner):
         raise Refusal(
             f"{manner.max_tokens} tokens of output leave no room for a question, the model at {folder} has "
             f"{found.config.max_position_embeddings} positions: give fewer"
         )
     return partner
-
-
-def _vocabulary(folder: Path) -> PreTrainedTokenizerFast:
-    if not (folder / "tokenizer.json").exists():
-        return tokenizer.load()
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library raises that of a file that it cannot read
-        reason = " ".join(str(error).split())[:200]
-        raise Refusal(f"{folder}/tokenizer.json cannot be read ({reason}): put it there whole") from error
 
 
 def _room(partner: Partner) -> float:
@@ -153,7 +131,7 @@ def prompt_of(partner: Partner, question: str) -> list[int]:
     shown = repr(question if len(question) <= 40 else question[:40] + "...")
     if re.search("[\ud800-\udfff]", question):
         raise Refusal(f"question {shown} has bytes that are no UTF-8: give it as UTF-8")
-    prompt = partner.vocabulary.encode(paper.template(question))
+    prompt = partner.vocabulary.prompt(question)
     if len(prompt) > _room(partner):
         raise Refusal(
             f"question {shown} has {len(prompt)} tokens in the template, {_room(partner)} is the most that leaves room "
@@ -166,14 +144,14 @@ def answer(partner: Partner, question: str, number: int) -> Output:
     """One output to a question, a function of the seed, of ``number`` (its place in the talk) and of the question."""
     samples = sampler.sample(
         partner.model, [prompt_of(partner, question)], 1, key=(partner.manner.seed, number), question_keys=[0],
-        max_tokens=partner.manner.max_tokens, end=partner.end, pad=partner.end,
+        max_tokens=partner.manner.max_tokens, ends=partner.vocabulary.ends, pad=partner.vocabulary.pad,
         temperature=partner.manner.temperature, top_p=partner.manner.top_p,
     )  # fmt: skip
     length, truncated = int(samples.length_N[0]), bool(samples.truncated_N[0])
     ids = samples.tokens_NT[0, :length].tolist()
 
     def text_of(count: int) -> str:
-        return partner.vocabulary.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return partner.vocabulary.text(ids[:count])
 
     thinking, said = split(text_of(length))
     closed = bisect_left(range(length), True, key=lambda count: "</think>" in text_of(count))

@@ -59,12 +59,52 @@ def pretrain(model: str) -> Pretrain:
     return Pretrain() if model == Pretrain().model else Pretrain(model=model, steps=1800)
 
 
+KINDS = ("full", "lora", "qlora")
+DTYPES = ("float32", "bfloat16", "float16")
+TEMPLATES = ("r1_zero", "chat")
+SAMPLERS = ("torch", "vllm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How a model is held and asked: which of its weights are trained, in which precision, and who samples.
+
+    The paper trains all weights; adapters are what one GPU has room for.
+    """
+
+    weights: str = "full"
+    """Ours: ``full``; ``lora``, adapters beside frozen weights; ``qlora``, beside weights in 4 bits (NF4)."""
+
+    rank: int = 32
+    """Ours: of the adapters, which stand beside every linear layer but the head."""
+
+    alpha: int = 64
+    """Ours: adapters are scaled by alpha / rank."""
+
+    dtype: str = "float32"
+    """Ours: in which frozen weights are stored and products are computed; what is trained is float32."""
+
+    template: str = "r1_zero"
+    """``r1_zero`` is the paper's Table 1; ``chat`` is the model's own chat template."""
+
+    sampler: str = "torch"
+    """Ours: ``torch`` runs anywhere, ``vllm`` is faster where it is installed.  Each draws its own outputs."""
+
+    def __post_init__(self):
+        _positive(self, "rank", "alpha")
+        for name, known in (("weights", KINDS), ("dtype", DTYPES), ("template", TEMPLATES), ("sampler", SAMPLERS)):
+            if getattr(self, name) not in known:
+                raise Refusal(f"policy.{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RL:
     """One GRPO stage.  The defaults are those of R1-Zero; `TIER_RL` shrinks them."""
 
     questions: str = "reasoning"
     """Source of questions, see `SOURCES`."""
+
+    policy: Policy = field(default_factory=Policy)
 
     seed: int = 0
     """Ours: draws questions, noise and mini-batches."""
@@ -171,6 +211,8 @@ class SFT:
     """Supervised fine-tuning on outputs to questions; the loss is on the outputs alone.  The defaults are those of the
     800k stage (v2 B.4.2)."""
 
+    policy: Policy = field(default_factory=Policy)
+
     seed: int = 0
     """Ours: order of the examples."""
 
@@ -206,6 +248,8 @@ class SFT:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collect:
     """Outputs of a model, sampled, filtered and kept as examples: cold start (v2 B.3.2), rejection sampling (2.3.3)."""
+
+    policy: Policy = field(default_factory=Policy)
 
     seed: int = 0
     """Ours: draws questions and noise."""
@@ -269,6 +313,8 @@ class RewardModel:
     kind: str = "helpful"
     """``helpful`` (pairs, the summary alone), ``safety`` or ``judge`` (labels; the whole output)."""
 
+    policy: Policy = field(default_factory=Policy)
+
     seed: int = 0
     """Ours: draws prompts, noise and order."""
 
@@ -316,6 +362,8 @@ class Evaluate:
     split: str = "test"
     """``test`` for what is published; settings are chosen on ``validation`` alone."""
 
+    policy: Policy = field(default_factory=Policy)
+
     seed: int = 0
     """Ours: draws the questions (never from the training split)."""
 
@@ -354,8 +402,18 @@ class Machine:
     max_rows: int = 512
     """Ours: outputs sampled side by side."""
 
+    logits_at_once: int = 2**25
+    """Ours: logits that an update holds at a time; those of all its tokens would be 152,000 a token for Qwen2.5."""
+
+    recompute: bool = False
+    """Ours: keep what goes into a layer alone, and compute the rest again for the gradient (activation
+    checkpointing)."""
+
+    device: str = "cpu"
+    """Ours: ``cpu``, ``cuda``, or ``cuda:1``."""
+
     def __post_init__(self):
-        _positive(self, "micro_batch_tokens", "max_rows")
+        _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -371,6 +429,7 @@ class R1Zero:
 
     rl: RL = field(default_factory=RL)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
 
@@ -398,6 +457,7 @@ class R1:
     distill: SFT = field(default_factory=SFT)
     evaluate: Evaluate = field(default_factory=Evaluate)
     evaluate_open: Evaluate = field(default_factory=Evaluate)
+    policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
 
@@ -583,7 +643,7 @@ def _settings(
     classes = {f.name: f.default_factory for f in dataclasses.fields(cls) if f.default_factory is not MISSING}
     values = {name: dict(parts.get(name, {})) for name in classes} | {"": {}}
     for name, part in classes.items():
-        if part not in (Evaluate, Machine):
+        if part not in (Evaluate, Machine, Policy):
             values[name]["seed"] = seed
     for name, value in (overrides or {}).items():
         part, _, key = name.rpartition(".")
@@ -593,8 +653,12 @@ def _settings(
             known = [f"{p}.{k}".lstrip(".") for p, c in every.items() for k in _settable(c)]
             raise Refusal(f"no setting {name!r}: choose one of {', '.join(sorted(known))}")
         values[part][key] = _typed(owner, name, key, value)
-    own = values.pop("")
-    return cls(tier=tier, seed=seed, **own, **{name: classes[name](**given) for name, given in values.items()})
+    own, policy = values.pop(""), Policy(**values.pop("policy"))
+    for name, part in classes.items():
+        if part not in (Machine, Policy):
+            values[name]["policy"] = policy
+    made = {name: classes[name](**given) for name, given in values.items()}
+    return cls(tier=tier, seed=seed, policy=policy, **own, **made)
 
 
 def check_tier(tier: str) -> None:
@@ -637,7 +701,7 @@ def table() -> list[dict[str, str]]:
     rows = []
     for part, cls, tiers in (("rl", RL, TIER_RL), ("evaluate", Evaluate, TIER_EVALUATE)):
         for f in dataclasses.fields(cls):
-            if f.type is str or f.name in ("seed", "rewards"):
+            if f.type is str or f.name in ("seed", "rewards", "policy"):
                 continue
             values = {tier: f"{getattr(replace(cls(), **tiers[tier]), f.name):g}" for tier in TIERS}
             if f.name in NOT_REPORTED:

@@ -134,7 +134,9 @@ PACKED = "r1repro_packed"
 def _packed(module, query: Tensor, view: PackedView, _, attention_mask, scaling: float, **unused):
     """Attention of M output tokens, (1, H, M, D) -> (1, M, H, D)."""
     function = _Packed.apply if query.device.type == "cpu" else _plain_packed
-    out = function(query, view.keys, view.values, view.prompt_keys, view.prompt_values, view.layout, scaling)
+    # Under autocast the rotary positions have made queries and keys single again, and the values are not.
+    parts = (query, view.keys, view.values, view.prompt_keys, view.prompt_values)
+    out = function(*(x.to(view.values.dtype) for x in parts), view.layout, scaling)
     return out.transpose(1, 2), None
 
 
@@ -233,6 +235,7 @@ class Cohorts:
             keys, values: of the prompts, a tensor a layer: (Q, K, P, D), of which ``mask_QP`` is True at tokens.
         """
         num_rows, (_, heads, _, width) = len(mask_QP) * num_outputs, keys[0].shape
+        keys = [k.to(v.dtype) for k, v in zip(keys, values, strict=True)]
         shape = (num_rows, heads, max_tokens, width)
         self._own.append([(k.new_empty(shape), k.new_empty(shape)) for k in keys])
         self.ages, self.sizes = [*self.ages, 0], [*self.sizes, num_rows]
@@ -261,7 +264,8 @@ class Cohorts:
         self._seat_N = self._question_N * self._seats[1] + rank_N
         self._bias = None
         if not self._mask_QP.all():
-            bias_QP = self._prompts[0][0].new_zeros(self._mask_QP.shape).masked_fill(~self._mask_QP, -torch.inf)
+            key = self._prompts[0][0]
+            bias_QP = key.new_zeros(self._mask_QP.shape).masked_fill(~self._mask_QP.to(key.device), -torch.inf)
             self._bias = bias_QP[:, None, None]
 
     def advance(self) -> None:
@@ -337,7 +341,8 @@ ONE_TOKEN = "r1repro_one_token"
 
 def _one_token(module, query: Tensor, view: CohortsView, _, attention_mask, scaling: float, **unused):
     """Attention of one new token a row, (N, H, 1, D) -> (N, 1, H, D)."""
-    return view.cohorts.attend(view.layer, query, view.keys, view.values, scaling).unsqueeze(1), None
+    query, keys = query.to(view.values.dtype), view.keys.to(view.values.dtype)
+    return view.cohorts.attend(view.layer, query, keys, view.values, scaling).unsqueeze(1), None
 
 
 def _merge_(out_NHD: Tensor, lse_NH: Tensor, other_NHD: Tensor, other_lse_NH: Tensor) -> Tensor:

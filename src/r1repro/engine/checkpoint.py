@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r1repro.engine import adapters
 from r1repro.records import Refusal
 from r1repro.run import read_json, sha256_file, speaking_of, write_json
 
@@ -40,23 +41,27 @@ def save_(
     tokenizer: PreTrainedTokenizerBase,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    reference: nn.Module | None = None,
+    reference: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of ``step``; returns its folder.  A full disk is a Refusal and leaves earlier ones
-    intact."""
+    intact.
+
+    Args:
+        reference: weights of the reference policy, see `own_tensors`.
+    """
     folder = folder_of(run, step)
     temporary = folder.with_suffix(".tmp")
     with speaking_of(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            model.save_pretrained(temporary)
+            adapters.save_(model, temporary) if adapters.has(model) else model.save_pretrained(temporary)
             _save_tokenizer(tokenizer, temporary)
             if optimizer is not None:
                 save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
             if reference is not None:
-                save_file(_own_tensors(reference), temporary / "reference.safetensors")
+                save_file(dict(reference), temporary / "reference.safetensors")
         except SafetensorError as error:
             raise OSError(error) from error
         hashes = {p.name: sha256_file(p) for p in sorted(temporary.iterdir())}
@@ -82,21 +87,26 @@ def load_(
     model: PreTrainedModel,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    reference: nn.Module | None = None,
+    reference: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Fill model, optimiser and reference from a checkpoint; returns its state.
+    """Fill model, optimiser and reference (its own tensors, in place) from a checkpoint; returns its state.
 
     Raises:
         Refusal: a file is missing, truncated or changed.
     """
     record = verify(folder)
-    weights = load_file(folder / "model.safetensors")
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
-    model.tie_weights()
+    if adapters.has(model):
+        adapters.load_(model, load_file(folder / adapters.WEIGHTS), (adapters.POLICY,))
+    else:
+        weights = load_file(folder / "model.safetensors")
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+        model.tie_weights()
     if reference is not None:
-        reference.load_state_dict(load_file(folder / "reference.safetensors"), strict=False)
-        reference.tie_weights()
+        saved = load_file(folder / "reference.safetensors")
+        with torch.no_grad():
+            for name, tensor in reference.items():
+                tensor.copy_(saved[name])
     if optimizer is not None:
         _set_moments_(model, optimizer, load_file(folder / "optimizer.safetensors"))
     return record["state"]
@@ -126,7 +136,7 @@ def keep_only(run: Path, steps: set[int]) -> None:
             shutil.rmtree(folder_of(run, step))
 
 
-def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters without the tied copies, contiguous."""
     return {name: p.detach().contiguous() for name, p in module.named_parameters()}
 
@@ -135,6 +145,7 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     return {
         f"{name}/{key}": value.detach().contiguous()
         for name, p in model.named_parameters()
+        if p.requires_grad
         for key, value in optimizer.state[p].items()
     }
 

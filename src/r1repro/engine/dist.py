@@ -42,7 +42,7 @@ def share(count: int) -> slice:
 def add_gradients_(model: nn.Module) -> None:
     """Sum the gradients of all ranks, in place."""
     if num_ranks() > 1:
-        for parameter in model.parameters():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)

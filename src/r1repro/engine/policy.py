@@ -7,35 +7,116 @@ through the prompt once. Nothing of this changes a log-probability or a gradient
 repeated prompts.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.utils.checkpoint
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from r1repro.algo import likelihood
-from r1repro.engine import attention, checkpoint
+from r1repro.config import Policy
+from r1repro.engine import adapters, attention, checkpoint
 from r1repro.records import Refusal
 
 logging.disable_progress_bar()  # it counts files, of which there is one
 
 
-def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal language model from a folder in Hugging Face form; safetensors only, no code from the folder is run."""
-    if not (Path(folder) / "config.json").exists():
+def load(
+    folder: Path | str, dtype: torch.dtype = torch.float32, held: Policy | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """A causal language model from a folder in Hugging Face form; safetensors only, no code from the folder is run.
+
+    A folder that holds an adapter gives its base with the adapter beside it, or merged where all weights are held.
+
+    Args:
+        dtype: of the weights, where ``held`` does not say it.
+        held: which weights are trained, and in which precision; None: all of them, in ``dtype``.
+
+    Raises:
+        Refusal: no model there, a damaged one, one that computes something which is not supported.
+    """
+    folder, held = Path(folder), held or Policy()
+    base = adapters.base_of(folder)
+    if (folder / "checkpoint.json").exists():
+        checkpoint.verify(folder)
+    if base is None:
+        model = _plain(folder, dtype, held, device)
+    else:
+        model = _beside(folder, base, held, device)
+    if held.weights == "full" and held.dtype != "float32":
+        _compute_in_(model, getattr(torch, held.dtype))
+    return model.eval()
+
+
+def _beside(folder: Path, base: Path, held: Policy, device: str) -> PreTrainedModel:
+    """The model of a folder that holds an adapter; merged where all weights are held."""
+    saved = adapters.held_of(folder)
+    if held.weights not in ("full", saved.weights):
+        raise Refusal(
+            f"the adapter at {folder} was trained beside weights held as {saved.weights}, not {held.weights}: set "
+            f"policy.weights={saved.weights}, or full to merge it"
+        )
+    model = _plain(base, torch.float32, saved, device)
+    adapters.attach_saved_(model, folder, saved)
+    if held.weights == "full":
+        weights = adapters.merged(model)
+        model = _plain(base, torch.float32, held, device)
+        model.load_state_dict(weights, strict=False)
+        model.tie_weights()
+    return model
+
+
+def _plain(folder: Path, dtype: torch.dtype, held: Policy, device: str) -> PreTrainedModel:
+    """The model of a folder that holds no adapter."""
+    if not (folder / "config.json").exists():
         raise Refusal(f"no model at {folder}: give the folder of a Hugging Face model, or `make base` for the tiny one")
-    if (Path(folder) / "checkpoint.json").exists():
-        checkpoint.verify(Path(folder))
+    options = {}
+    if held.weights != "full":
+        dtype = getattr(torch, held.dtype)
+    if held.weights == "qlora":
+        options = {"quantization_config": adapters.quantised(dtype), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).strip().splitlines()[:1])
         raise Refusal(f"the model at {folder} cannot be loaded ({reason}): put it there whole") from error
-    return model.eval()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise Refusal(f"the model at {folder} has {name} in its config.json, which is not supported: use another")
+    adapters.keep_format_(model)
+    return model if options else model.to(device)
+
+
+def _computes_in(model: PreTrainedModel) -> torch.dtype:
+    """In which precision products are computed."""
+    return getattr(model, "r1repro_dtype", model.dtype)
+
+
+def _compute_in_(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Products in a lower precision than the weights, which stay single: a small step would be lost in them."""
+    model.r1repro_dtype, cast = dtype, torch.autocast(model.device.type, dtype)
+    for module in (model, model.base_model, model.get_output_embeddings()):
+        module.forward = cast(module.forward)
+
+
+def adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW with betas (0.9, 0.95) and no decay, over what is trained.
+
+    Where weights stand in 4 bits on a GPU its moments are paged: moved to the CPU's memory while the GPU's is full.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    kind = torch.optim.AdamW
+    if getattr(model, "is_loaded_in_4bit", False) and model.device.type == "cuda":
+        from bitsandbytes.optim import PagedAdamW32bit as kind
+    return kind(trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +159,7 @@ def beginning(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Begin
     if not tokens:
         return Beginning([], [], [])
     cache = DynamicCache(config=model.config)
-    model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model.base_model(input_ids=torch.tensor([tokens], device=model.device), past_key_values=cache, use_cache=True)
     return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
 
 
@@ -97,13 +178,12 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
     if width:
         tails_QP = torch.tensor([[0] * (width - len(t)) + t for t in tails])
         position_QP = (mask_QP.cumsum(1) - 1)[:, num_common:].clamp(min=0)
-        model(
-            input_ids=tails_QP,
-            attention_mask=mask_QP.long(),
-            position_ids=position_QP,
+        model.base_model(
+            input_ids=tails_QP.to(model.device),
+            attention_mask=mask_QP.long().to(model.device),
+            position_ids=position_QP.to(model.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
         )
     return Prefix(
         keys=[layer.keys for layer in cache.layers],
@@ -132,6 +212,7 @@ def output_logp(
     tokens_NT: Tensor,
     length_N: Tensor,
     temperature: float,
+    logits_at_once: int = likelihood.LOGITS_AT_ONCE,
 ) -> Tensor:
     """Log-probability in nats of each token of N outputs, (N, T), 0 at padding; in the order of their questions.
 
@@ -139,37 +220,69 @@ def output_logp(
 
     Args:
         prompts: ``shared.end_to_end()``.
+        logits_at_once: how many logits are held in memory, those of one token at least; changes no number.
     """
     half = len(prompts) // 2
     on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
     inputs_NT = torch.cat([shared.last_Q[question_N][:, None], tokens_NT[:, :-1]], 1)
     position_NT = shared.length_Q[question_N][:, None] + torch.arange(tokens_NT.shape[1])
     layout = attention.Layout.of(question_N, length_N, shared.length_Q)
+    cache = attention.PackedCache(prompts[:half], prompts[half:], layout)
+    hidden_MD = _hidden(model, inputs_NT[on_NT], position_NT[on_NT], cache)
+    logp_M = likelihood.head_logp(
+        hidden_MD, model.get_output_embeddings(), tokens_NT[on_NT].to(model.device), temperature, logits_at_once
+    )
+    return logp_M.new_zeros(tokens_NT.shape).masked_scatter(on_NT.to(model.device), logp_M)
+
+
+def recompute_layers_(model: PreTrainedModel) -> None:
+    """Keep the input of each layer alone in an update, and compute the rest once more for the gradient.
+
+    transformers' own switch takes the cache away from the layers, and with it the prompts of `attention.PackedCache`.
+    """
+    layers = next(module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList))
+
+    def again(plain: Callable, *args, **kwargs):
+        packed = any(isinstance(x, attention.PackedCache | attention.Alone) for x in (*args, *kwargs.values()))
+        if not torch.is_grad_enabled() or not packed:
+            return plain(*args, **kwargs)
+
+        def forward(*args):
+            with attention.used_by(model, attention.PACKED):  # also when the gradient asks for it, long after
+                return plain(*args, **kwargs)
+
+        return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False)
+
+    for layer in layers:
+        layer.forward = functools.partial(again, layer.forward)
+
+
+def _hidden(model: PreTrainedModel, inputs_M: Tensor, position_M: Tensor, cache) -> Tensor:
+    """What the head is given for tokens end to end that attend as ``cache`` says: (M, width)."""
     with attention.used_by(model, attention.PACKED):
-        logits_1MV = model(
-            input_ids=inputs_NT[on_NT][None],
-            position_ids=position_NT[on_NT][None],
-            past_key_values=attention.PackedCache(prompts[:half], prompts[half:], layout),
+        return model.base_model(
+            input_ids=inputs_M[None].to(model.device),
+            position_ids=position_M[None].to(model.device),
+            past_key_values=cache,
             use_cache=True,
-        ).logits
-    logp_1M = likelihood.token_logp(logits_1MV, tokens_NT[on_NT][None], temperature)
-    return logp_1M.new_zeros(tokens_NT.shape).masked_scatter(on_NT, logp_1M)
+        ).last_hidden_state[0]
 
 
-def text_logp(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
+def text_logp(
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], logits_at_once: int = likelihood.LOGITS_AT_ONCE
+) -> Tensor:
     """Log-probability in nats of each token of some texts but their first ones, end to end: (M,).
 
     Each text begins at position 0 and sees itself alone.
     """
     length_N = torch.tensor([len(text) - 1 for text in texts])
-    inputs_1M = torch.tensor([[token for text in texts for token in text[:-1]]])
-    tokens_1M = torch.tensor([[token for text in texts for token in text[1:]]])
-    position_1M = torch.cat([torch.arange(length) for length in length_N.tolist()])[None]
-    with attention.used_by(model, attention.PACKED):
-        logits_1MV = model(
-            input_ids=inputs_1M, position_ids=position_1M, past_key_values=attention.Alone(length_N), use_cache=True
-        ).logits
-    return likelihood.token_logp(logits_1MV, tokens_1M)[0]
+    inputs_M = torch.tensor([token for text in texts for token in text[:-1]])
+    tokens_M = torch.tensor([token for text in texts for token in text[1:]])
+    position_M = torch.cat([torch.arange(length) for length in length_N.tolist()])
+    hidden_MD = _hidden(model, inputs_M, position_M, attention.Alone(length_N))
+    return likelihood.head_logp(
+        hidden_MD, model.get_output_embeddings(), tokens_M.to(model.device), 1.0, logits_at_once
+    )
 
 
 def micro_batches(question_N: Tensor, length_N: Tensor, max_tokens: int) -> Iterator[Tensor]:
@@ -195,16 +308,18 @@ def all_logp(
     *,
     temperature: float,
     max_tokens: int,
+    logits_at_once: int = likelihood.LOGITS_AT_ONCE,
 ) -> Tensor:
     """Log-probabilities of all outputs under a model, without gradients: (N, T), 0 at padding."""
     shared = prefix(model, prompts)
     keys_values = shared.end_to_end()
-    logp_NT = torch.zeros(tokens_NT.shape, dtype=shared.keys[0].dtype)
+    logp_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
     for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
         logp_NT[rows, :width] = output_logp(
-            model, shared, keys_values, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature
-        )
+            model, shared, keys_values, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
+            logits_at_once,
+        ).cpu()  # fmt: skip
     return logp_NT
 
 
@@ -218,23 +333,53 @@ def backward_(
     *,
     temperature: float,
     max_tokens: int,
+    logits_at_once: int = likelihood.LOGITS_AT_ONCE,
 ) -> Tensor:
     """Add the gradient of a loss over N outputs to the model's; returns the log-probabilities it was taken at: (N, T).
 
+    In half precision a small gradient would be lost, so the loss is scaled up and the gradient down again; where that
+    is too much for some value, all is done again with a smaller scale.  No step is left out.
+
     Args:
-        loss_of: (log-probabilities of some rows (n, t), their row numbers (n,)) -> a scalar that is a plain sum over
-            tokens, so that the parts add up to the whole whatever the cut.
+        loss_of: (log-probabilities of some rows (n, t) on the model's device, their row numbers (n,) on the CPU) -> a
+            scalar that is a plain sum over tokens, so that the parts add up to the whole whatever the cut.
     """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    asked = (model, prompts, question_N, tokens_NT, length_N)
+    how = dict(temperature=temperature, max_tokens=max_tokens, logits_at_once=logits_at_once)
+    if _computes_in(model) != torch.float16:
+        return _backward_(*asked, loss_of, **how)
+    there = [p.grad for p in trained]
+    for scale in SCALES:
+        model.zero_grad(set_to_none=True)
+        out_NT = _backward_(*asked, lambda logp_NT, rows, scale=scale: scale * loss_of(logp_NT, rows), **how)
+        if all(torch.isfinite(p.grad).all() for p in trained if p.grad is not None):
+            break
+    for p, before in zip(trained, there, strict=True):
+        p.grad = p.grad if p.grad is None else p.grad / scale
+        p.grad = before if p.grad is None else p.grad if before is None else before + p.grad
+    return out_NT
+
+
+SCALES = (2.0**14, 2.0**10, 2.0**6, 4.0, 2.0**-2, 2.0**-6)
+"""Of the loss in half precision, each tried where the one before gave what is no number.  Powers of 2 are exact."""
+
+
+def _backward_(
+    model, prompts, question_N, tokens_NT, length_N, loss_of, *, temperature, max_tokens, logits_at_once
+) -> Tensor:
     shared = prefix(model, prompts)
     keys_values = shared.end_to_end()
     leaves = [t.detach().requires_grad_() for t in keys_values]
-    out_NT = torch.zeros(tokens_NT.shape, dtype=leaves[0].dtype)
+    out_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
     for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
         logp_NT = output_logp(
-            model, shared, leaves, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature
-        )
+            model, shared, leaves, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
+            logits_at_once,
+        )  # fmt: skip
         loss_of(logp_NT, rows).backward()
-        out_NT[rows, :width] = logp_NT.detach()
-    torch.autograd.backward(keys_values, [leaf.grad for leaf in leaves])
+        out_NT[rows, :width] = logp_NT.detach().cpu()
+    learns = [(t, leaf.grad) for t, leaf in zip(keys_values, leaves, strict=True) if t.requires_grad]
+    torch.autograd.backward(*zip(*learns, strict=True))
     return out_NT

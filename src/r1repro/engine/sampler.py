@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from r1repro.algo.likelihood import precise
 from r1repro.engine import attention, policy
 from r1repro.records import Refusal
 
@@ -50,7 +51,7 @@ def sample(
     key: tuple[int, ...],
     question_keys: Sequence[int],
     max_tokens: int,
-    end: int,
+    ends: Sequence[int],
     pad: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -63,6 +64,7 @@ def sample(
     Args:
         key: what makes this sampling another one than the next: (seed, rollout).
         question_keys: an integer a question, which with ``key`` makes its noise.
+        ends: the tokens that end an output; the one that did is its last.
         top_p: 1.0 in rollouts, always: a cut distribution is not the policy (rollouts with 0.95 bias the ratio).
         max_rows: rows sampled side by side (those of one question at least); changes no token.
         progress: label of a progress bar over outputs; None for none.
@@ -75,14 +77,14 @@ def sample(
     num_rows = len(prompts) * num_outputs
     every = Samples(
         tokens_NT=torch.full((num_rows, max_tokens), pad),
-        logp_NT=torch.zeros(num_rows, max_tokens, dtype=next(model.parameters()).dtype),
+        logp_NT=torch.zeros(num_rows, max_tokens, dtype=precise(model.dtype)),
         length_N=torch.full((num_rows,), max_tokens),
         truncated_N=torch.zeros(num_rows, dtype=torch.bool),
     )
-    noise_N = _row_keys(key, [question_keys[q] for q in range(len(prompts))], num_outputs)
+    noise_N = row_keys(key, [question_keys[q] for q in range(len(prompts))], num_outputs)
     size = len(prompts) if num_rows <= max_rows else max(1, max_rows // COHORTS // num_outputs)
     waiting = [range(q, min(q + size, len(prompts))) for q in range(0, len(prompts), size)][::-1]
-    missing_Q, rows = [num_outputs] * len(prompts), _Rows()
+    missing_Q, rows, end_E = [num_outputs] * len(prompts), _Rows(), torch.tensor(ends)
     bar = tqdm(total=num_rows, desc=progress, disable=progress is None, unit="output", leave=False)
 
     def fits() -> bool:
@@ -100,6 +102,7 @@ def sample(
                     row_N, age_N = rows.row_N, rows.age_N
                     uniform_N = uniform(noise_N[row_N.numpy()], age_N.numpy())
                     token_N, logp_N = choose(rows.logits_NV(model), uniform_N, temperature, top_p)
+                    token_N, logp_N = token_N.cpu(), logp_N.cpu()
                     if not torch.isfinite(logp_N).all():
                         question = int(row_N[~torch.isfinite(logp_N)].min()) // num_outputs
                         raise Refusal(
@@ -107,9 +110,10 @@ def sample(
                             " its weights are damaged or have diverged; take an earlier checkpoint"
                         )
                     every.tokens_NT[row_N, age_N], every.logp_NT[row_N, age_N] = token_N, logp_N
-                    ended_N = (token_N == end) | (age_N == max_tokens - 1)
+                    whole_N = torch.isin(token_N, end_E)
+                    ended_N = whole_N | (age_N == max_tokens - 1)
                     gone_N = row_N[ended_N]
-                    every.length_N[gone_N], every.truncated_N[gone_N] = age_N[ended_N] + 1, token_N[ended_N] != end
+                    every.length_N[gone_N], every.truncated_N[gone_N] = age_N[ended_N] + 1, ~whole_N[ended_N]
                     rows.advance(token_N, ended_N)
                     bar.update(len(gone_N))
                     for q in (gone_N // num_outputs).tolist():
@@ -125,7 +129,10 @@ def _of_question(every: Samples, question: int, num_outputs: int) -> Samples:
 
 
 class _Rows:
-    """The rows that are being sampled: number, newest token, position of the first token, age."""
+    """The rows that are being sampled: number, newest token, position of the first token, age.
+
+    What says which row is which stays on the CPU, whatever the model's device.
+    """
 
     def __init__(self):
         self.cohorts = attention.Cohorts()
@@ -146,8 +153,8 @@ class _Rows:
     def logits_NV(self, model: PreTrainedModel) -> Tensor:
         """One forward pass of the newest tokens."""
         return model(
-            input_ids=self.token_N[:, None],
-            position_ids=(self.start_N + self.age_N)[:, None],
+            input_ids=self.token_N[:, None].to(model.device),
+            position_ids=(self.start_N + self.age_N)[:, None].to(model.device),
             past_key_values=self.cohorts,
             use_cache=True,
         ).logits[:, -1]
@@ -169,6 +176,7 @@ def choose(logits_NV: Tensor, uniform_N: Tensor, temperature: float, top_p: floa
     The token is the first whose cumulative probability passes the row's number from [0, 1).  With ``top_p`` below 1
     the most probable tokens are kept until their sum reaches it; the one that crosses it stays.
     """
+    logits_NV, uniform_N = logits_NV.to(precise(logits_NV.dtype)), uniform_N.to(logits_NV.device)
     p_NV = torch.softmax(logits_NV if temperature == 1.0 else logits_NV / temperature, -1)
     index_NV = None
     if top_p < 1.0:
@@ -194,7 +202,7 @@ def _passed(p_NV: Tensor, uniform_N1: Tensor) -> Tensor:
     wanted_N1 = uniform_N1 * below_NB[:, -1:]
     block_N1 = torch.searchsorted(below_NB, wanted_N1, right=True).clamp_(max=below_NB.shape[-1] - 1)
     rest_N1 = wanted_N1 - torch.nn.functional.pad(below_NB, (1, 0)).gather(-1, block_N1)
-    inside_NW = block_NBW[torch.arange(len(p_NV)), block_N1[:, 0]].cumsum(-1, dtype=torch.float64)
+    inside_NW = block_NBW[torch.arange(len(p_NV), device=p_NV.device), block_N1[:, 0]].cumsum(-1, dtype=torch.float64)
     # The two sums differ in their last digits: what is left of a block falls to its last entry that is not 0.
     most_N1 = inside_NW[:, -1:].nextafter(torch.zeros_like(rest_N1))
     inside_N1 = torch.searchsorted(inside_NW, rest_N1.minimum(most_N1), right=True)
@@ -218,7 +226,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _row_keys(key: tuple[int, ...], question_keys: Sequence[int], num_outputs: int) -> np.ndarray:
+def row_keys(key: tuple[int, ...], question_keys: Sequence[int], num_outputs: int) -> np.ndarray:
     """One 32-bit key a row, from (key, question, output)."""
     sequences = [np.random.SeedSequence([*key, q & 0xFFFFFFFFFFFFFFFF]) for q in question_keys]
     return np.concatenate([s.generate_state(num_outputs, dtype=np.uint32) for s in sequences])

@@ -12,7 +12,9 @@ from tqdm.auto import tqdm
 
 from r1repro import data
 from r1repro.config import Collect, Machine
-from r1repro.engine import policy, sampler
+from r1repro.engine import actor as actors
+from r1repro.engine import vocabulary
+from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
 from r1repro.rewards import reasoning
 from r1repro.rewards.accuracy import final_answer
@@ -20,8 +22,7 @@ from r1repro.rewards.format import format_reward
 from r1repro.rewards.language import thinking
 from r1repro.rewards.readable import unreadable
 from r1repro.run import Interrupts, Run, append_lines, sha256_file, write_json, write_text
-from r1repro.stages.rl import prompts_of, texts_of
-from r1repro.tinyworld import base, corpus, families, general, rewrite, safety, tokenizer
+from r1repro.tinyworld import base, corpus, families, general, rewrite, safety
 
 CHUNK = 256
 """Questions sampled between two writes."""
@@ -56,14 +57,14 @@ def collect(
     if run.complete:
         return target
     questions = data.training_questions(cfg.questions, "collect", cfg.seed, cfg.num_questions)
-    model = policy.load(model_dir)
+    actor = actors.load(model_dir, cfg.policy, machine)
     done = len(run.samples()) // CHUNK * CHUNK
     run.rewind(done)
     bar = tqdm(total=len(questions), initial=done, desc="sampling examples", unit="question")
     with Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), CHUNK):
             chunk = questions[first : first + CHUNK]
-            texts = _sampled(model, chunk, cfg, machine)
+            texts = _sampled(actor, chunk, cfg)
             run.add_samples(
                 {"step": first + i + 1, **_kept(question, outputs, cfg, judge)}
                 for i, (question, outputs) in enumerate(zip(chunk, texts, strict=True))
@@ -97,15 +98,12 @@ def collect(
     return target
 
 
-def _sampled(model, questions: Sequence[Question], cfg: Collect, machine: Machine) -> list[list[str]]:
-    vocabulary = tokenizer.load()
-    samples = sampler.sample(
-        model, prompts_of(questions), cfg.outputs_per_question,
-        key=(cfg.seed, 2**30), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
-        end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature,
-        max_rows=machine.max_rows,
+def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -> list[list[str]]:
+    samples = actor.sample(
+        questions, cfg.outputs_per_question,
+        key=(cfg.seed, 2**30), max_tokens=cfg.max_tokens, temperature=cfg.temperature,
     )  # fmt: skip
-    texts, size = texts_of(samples), cfg.outputs_per_question
+    texts, size = actor.texts(samples), cfg.outputs_per_question
     return [texts[i : i + size] for i in range(0, len(texts), size)]
 
 
@@ -177,19 +175,25 @@ def general_examples(cfg: Collect, reasoned: int) -> list[dict]:
     return examples
 
 
-def short_examples(examples: Sequence[dict], wanted_tokens: int, seed: int) -> list[dict]:
+def short_examples(
+    examples: Sequence[dict], wanted_tokens: int, seed: int, words: Vocabulary | None = None
+) -> list[dict]:
     """The answers of reasoning examples without any thinking, drawn again and again until they have as many tokens.
 
     What the students' siblings learn from (claim C21): the same questions, the same answers, nothing between.  Examples
     of general prompts and requests stay as they are.
+
+    Args:
+        words: who counts the tokens; None: the tiny world's base model.
     """
+    words = words or vocabulary.of(base.folder(base.MAIN))
     short = [
         example | {"output": corpus.output("", final_answer(example["output"]) or "")}
         if example["family"] in families.REASONING
         else example
         for example in examples
     ]
-    lengths = [len(ids) + 1 for ids in tokenizer.load()([f" {e['output'].strip()}" for e in short])["input_ids"]]
+    lengths = [len(words.output(example["output"])) for example in short]
     found, tokens, rng = [], 0, random.Random(f"short/{seed}")
     while tokens < wanted_tokens:
         for index in rng.sample(range(len(short)), len(short)):

@@ -10,12 +10,12 @@ from tqdm.auto import tqdm
 from r1repro import data
 from r1repro.algo import estimators
 from r1repro.config import Evaluate, Machine
-from r1repro.engine import checkpoint, policy, sampler
+from r1repro.engine import actor as actors
+from r1repro.engine import checkpoint, sampler
 from r1repro.records import Question, Score
 from r1repro.rewards import accuracy, reasoning
 from r1repro.run import Interrupts, Run, write_json
-from r1repro.stages.rl import prompts_of, texts_of
-from r1repro.tinyworld import base, gold, tokenizer
+from r1repro.tinyworld import base, gold
 
 CHUNK = 8
 """Questions of a chunk fill the sampler's rows so many times; a chunk ends with few rows, and is what a kill costs."""
@@ -34,7 +34,7 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     if folder.complete:
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
-    model = policy.load(model_dir)
+    actor = actors.load(model_dir, cfg.policy, machine)
     per_chunk = max(1, CHUNK * machine.max_rows // cfg.k)
     done = len(folder.samples()) // per_chunk * per_chunk
     folder.rewind(done)
@@ -42,7 +42,7 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     with Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), per_chunk):
             chunk = questions[first : first + per_chunk]
-            folder.add_samples(_answered(model, chunk, cfg, machine, first, bar))
+            folder.add_samples(_answered(actor, chunk, cfg, first, bar))
             folder.keep_time()
             interrupts.stop()
     bar.close()
@@ -69,30 +69,26 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _answered(
-    model, questions: list[Question], cfg: Evaluate, machine: Machine, first: int, bar: tqdm
+    actor: actors.Actor, questions: list[Question], cfg: Evaluate, first: int, bar: tqdm
 ) -> list[dict[str, Any]]:
-    vocabulary = tokenizer.load()
     with ThreadPoolExecutor(1) as thread:
         found: dict[int, Future] = {}
 
         def grade(q: int, samples: sampler.Samples) -> None:
-            found[q] = thread.submit(_graded, questions[q], samples)
+            found[q] = thread.submit(_graded, questions[q], samples, actor.texts(samples))
             bar.update()
 
-        sampler.sample(
-            model, prompts_of(questions), cfg.k,
-            key=(cfg.seed, 2**31), question_keys=[int(q.id, 16) for q in questions], max_tokens=cfg.max_tokens,
-            end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id, temperature=cfg.temperature, top_p=cfg.top_p,
-            max_rows=machine.max_rows, when_done=grade,
+        actor.sample(
+            questions, cfg.k, key=(cfg.seed, 2**31), max_tokens=cfg.max_tokens, temperature=cfg.temperature,
+            top_p=cfg.top_p, when_done=grade,
         )  # fmt: skip
         return [
             {"step": first + i + 1, **_without_text(q), "outputs": found[i].result()} for i, q in enumerate(questions)
         ]
 
 
-def _graded(question: Question, samples: sampler.Samples) -> list[dict[str, Any]]:
+def _graded(question: Question, samples: sampler.Samples, texts: list[str]) -> list[dict[str, Any]]:
     """The outputs to one question with their verdicts; of open questions with what the hidden rules say of them."""
-    texts = texts_of(samples)
     if question.kind == "open":
         found = [gold.measure(question, text) for text in texts]
         verdicts = ["right" if measured["follows"] == 1.0 else "wrong" for measured in found]

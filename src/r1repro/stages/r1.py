@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from r1repro import config
-from r1repro.engine import checkpoint, scorer
+from r1repro.engine import checkpoint, scorer, vocabulary
+from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import append_lines, read_lines, sha256_file, write_text
 from r1repro.stages import collect, evaluate, reward_model, rl, sft
 from r1repro.stages.r1_zero import base_folder
-from r1repro.tinyworld import base, tokenizer
+from r1repro.tinyworld import base
 
 MODELS = ("base", "r1_zero", "dev1", "dev2", "dev2_twin", "dev3", "r1")
 """The models of the pipeline in the order of their making; the twin is Dev2 without the language-consistency reward."""
@@ -119,23 +120,28 @@ def distill(settings: config.R1, seed_dir: Path | str, student: str) -> tuple[Pa
     if student not in base.STUDENTS:
         raise Refusal(f"no student called {student!r}: choose one of {', '.join(base.STUDENTS)}")
     place, examples = Path(seed_dir) / "students", Path(seed_dir) / "dev3" / "examples.jsonl"
-    start, short = base.folder(student), short_examples(settings, seed_dir)
+    start = base.folder(student)
+    short = short_examples(settings, seed_dir, vocabulary.of(start, settings.policy.template))
     return (
         sft.train(settings.distill, place / student, start, examples, settings.machine),
         sft.train(settings.distill, place / f"{student}_short", start, short, settings.machine),
     )
 
 
-def short_examples(settings: config.R1, seed_dir: Path | str) -> Path:
-    """The examples of the 800k stage without thinking, repeated until they have as many tokens."""
+def short_examples(settings: config.R1, seed_dir: Path | str, words: Vocabulary | None = None) -> Path:
+    """The examples of the 800k stage without thinking, repeated until they have as many tokens.
+
+    Args:
+        words: who counts the tokens, the student; None: the base of the pipeline.
+    """
+    words = words or vocabulary.of(base_folder(settings.base), settings.policy.template)
     examples = sft.read_examples(Path(seed_dir) / "dev3" / "examples.jsonl")
     digest = sha256_file(Path(seed_dir) / "dev3" / "examples.jsonl")[:12]
-    target = Path(seed_dir) / "students" / f"short-{digest}.jsonl"
+    target = Path(seed_dir) / "students" / f"short-{digest}-{len(words.tokenizer)}.jsonl"
     if not target.exists():
-        texts = [f" {example['output'].strip()}" for example in examples]
-        tokens = sum(len(ids) + 1 for ids in tokenizer.load()(texts)["input_ids"])
+        tokens = sum(len(words.output(example["output"])) for example in examples)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target.with_suffix(".part"), "")
-        append_lines(target.with_suffix(".part"), collect.short_examples(examples, tokens, settings.seed))
+        append_lines(target.with_suffix(".part"), collect.short_examples(examples, tokens, settings.seed, words))
         target.with_suffix(".part").replace(target)
     return target

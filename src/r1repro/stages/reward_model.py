@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 from r1repro import data
 from r1repro.algo import preference
 from r1repro.config import Machine, RewardModel
-from r1repro.engine import checkpoint, policy, sampler, scorer
+from r1repro.engine import actor as actors
+from r1repro.engine import checkpoint, policy, scorer
 from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
-from r1repro.stages.rl import prompts_of, texts_of
 from r1repro.tinyworld import base, corpus, general, gold, safety, tokenizer
 
 HELD_OUT = 0.1
@@ -50,7 +50,7 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
         raise Refusal(f"{len(rows)} labelled examples are too few to train on and to test: raise num_prompts")
     batches = _order(len(trained), cfg)
     model = scorer.load(model_dir, seed=cfg.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = policy.adamw(model, cfg.learning_rate)
     steps = checkpoint.steps_in(run.path)
     done = steps[-1] if steps else 0
     run.rewind(done)
@@ -162,16 +162,11 @@ ROUND = 200
 
 
 def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
-    model, vocabulary, size = policy.load(model_dir), tokenizer.load(), cfg.outputs_per_prompt
+    actor, size = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt
     found = []
     for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
-        chunk = questions[first : first + ROUND]
-        samples = sampler.sample(
-            model, prompts_of(chunk), size, key=(cfg.seed, 2**29 + first), question_keys=[int(q.id, 16) for q in chunk],
-            max_tokens=min(cfg.max_tokens, MAX_OUTPUT), end=vocabulary.eos_token_id, pad=vocabulary.pad_token_id,
-            temperature=1.0, max_rows=machine.max_rows,
-        )  # fmt: skip
-        texts = texts_of(samples)
+        chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, MAX_OUTPUT)
+        texts = actor.texts(actor.sample(chunk, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
         found += [texts[i : i + size] for i in range(0, len(texts), size)]
     return found
 

@@ -4,7 +4,7 @@ The loop is `train`; everything that it calls is shorter than its name.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from r1repro import data, paper
+from r1repro import data
 from r1repro.algo import grpo
 from r1repro.config import RL, Machine
+from r1repro.engine import actor as actors
 from r1repro.engine import checkpoint, dist, policy, sampler, scorer
 from r1repro.records import Question, Refusal, Score
 from r1repro.rewards import combine, language
 from r1repro.run import Interrupts, Run, speaking_of
-from r1repro.tinyworld import arithmetic, base, tokenizer
+from r1repro.tinyworld import arithmetic, base
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +68,43 @@ def train(
     run = Run.open(run_dir, stage="rl", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
         return run.path
-    actor, reference = policy.load(base_dir), policy.load(base_dir)
-    optimizer = new_optimizer(actor, cfg)
+    actor = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed)
+    reference = actors.Reference(actor, base_dir, cfg.policy)
+    optimizer = new_optimizer(actor.model, cfg)
     first = _resume_(run, actor, reference, optimizer, cfg)
 
     with Interrupts("this rollout") as interrupts:
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
-            with Grading(rewards, questions) as grading:
-                samples = _sample(actor, questions, cfg, index, machine, grading.begin)
+            with Grading(rewards, questions, actor.texts) as grading:
+                samples = actor.sample(
+                    questions, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
+                    temperature=cfg.temperature, when_done=grading.begin,
+                )  # fmt: skip
                 watch.lap("time/rollout_s")
                 asked, texts, totals, parts = grading.end()
             watch.lap("time/reward_s")
-            rollout = _compare(questions, samples, totals, reference, cfg, machine)
+            rollout = _compare(actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
 
             log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
             first_step = index * cfg.steps_per_rollout + 1
             for step, rows in enumerate(mini_batches(cfg, index), start=first_step):
                 optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, cfg.warmup_steps))
                 try:
-                    log |= update_(actor, optimizer, rollout, rows, cfg, machine)
+                    log |= update_(actor.model, optimizer, rollout, rows, cfg, machine)
                 except FloatingPointError as error:
                     raise Refusal(_post_mortem(run, step, rollout, rows, error)) from error
                 if step > first_step:
                     log.pop("sampler/divergence_nats")  # by now the policy has moved away from the sampler on purpose
                 if step % cfg.refresh_reference_every == 0:
-                    reference.load_state_dict(actor.state_dict())
+                    reference.refresh_()
                     log["policy/reference_refreshed"] = 1.0
                 run.log(step, log | {"time/elapsed_s": run.seconds()})
                 log = {}
 
             run.add_samples(_some_samples(step, questions, texts, totals, cfg))
-            checkpoint.save_(run.path, step, actor, tokenizer.load(), optimizer=optimizer, reference=reference)
+            _save_(run, step, actor, optimizer=optimizer, reference=reference.tensors())
             checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
             run.keep_time()
             interrupts.stop()
@@ -111,8 +116,13 @@ def train(
 class Grading:
     """Rewards of outputs, computed beside the sampling of others: a thread takes each question's as they are whole."""
 
-    def __init__(self, rewards: Sequence[combine.Reward], questions: Sequence[Question]):
-        self._rewards, self._questions = rewards, questions
+    def __init__(
+        self,
+        rewards: Sequence[combine.Reward],
+        questions: Sequence[Question],
+        texts_of: Callable[[sampler.Samples], list[str]],
+    ):
+        self._rewards, self._questions, self._texts_of = rewards, questions, texts_of
         self._found: dict[int, Future] = {}
         self._thread = ThreadPoolExecutor(1)
 
@@ -123,7 +133,7 @@ class Grading:
         self._thread.shutdown(cancel_futures=True)
 
     def begin(self, question: int, samples: sampler.Samples) -> None:
-        self._found[question] = self._thread.submit(self._grade, self._questions[question], texts_of(samples))
+        self._found[question] = self._thread.submit(self._grade, self._questions[question], self._texts_of(samples))
 
     def _grade(self, question: Question, texts: list[str]) -> tuple:
         asked = [question] * len(texts)
@@ -154,7 +164,7 @@ def new_optimizer(actor, cfg: RL) -> torch.optim.Optimizer:
     Where the paper is silent:
         Optimiser, betas, weight decay, warm-up and schedule.  AdamW with (0.9, 0.95), no decay, `RL.warmup_steps`.
     """
-    return torch.optim.AdamW(actor.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return policy.adamw(actor, cfg.learning_rate)
 
 
 def kept_steps(cfg: RL) -> list[int]:
@@ -189,24 +199,26 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
     old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
     advantage_N = rollout.advantage_N[rows]
-    losses: list[Tensor] = []
+    on_device = [x.to(actor.device) for x in (old_NT, ref_NT, advantage_N, weight_NT)]
+    losses: dict[int, Tensor] = {}
 
     def loss_of(logp_NT: Tensor, some: Tensor) -> Tensor:
+        old, ref, advantage, weight = (x[some] for x in on_device)
         width = logp_NT.shape[1]
         loss = grpo.loss(
-            logp_NT, old_NT[some, :width], ref_NT[some, :width], advantage_N[some], weight_NT[some, :width],
+            logp_NT, old[:, :width], ref[:, :width], advantage, weight[:, :width],
             clip_low=cfg.clip_low, clip_high=cfg.clip_high, beta=cfg.kl_coefficient, ratio=_function(cfg.ratio),
         )  # fmt: skip
-        losses.append(loss.detach())
+        losses[int(some[0])] = loss.detach()  # asked again for a smaller scale, it stands once
         return loss
 
     logp_NT = policy.backward_(
         actor, rollout.prompts, rollout.question_N[rows], rollout.tokens_NT[rows], rollout.length_N[rows], loss_of,
-        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens,
+        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
     )  # fmt: skip
     dist.add_gradients_(actor)
     norm = torch.nn.utils.clip_grad_norm_(actor.parameters(), cfg.max_grad_norm)
-    loss = torch.stack(losses).sum()
+    loss = torch.stack([*losses.values()]).sum()
     if not torch.isfinite(norm + loss):
         raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()} are no longer numbers")
     optimizer.step()
@@ -253,48 +265,21 @@ def divergence(logp_NT: Tensor, old_logp_NT: Tensor, on_NT: Tensor) -> float:
     return grpo.kl_to_reference(old_logp_NT[on_NT].double(), logp_NT[on_NT].double()).mean().item()
 
 
-def texts_of(samples: sampler.Samples) -> list[str]:
-    """Text of each output, without its end token."""
-    ids = [row[:n].tolist() for row, n in zip(samples.tokens_NT, samples.length_N.tolist(), strict=True)]
-    return tokenizer.load().batch_decode(ids, skip_special_tokens=True)
-
-
-def prompts_of(questions: Sequence[Question]) -> list[list[int]]:
-    """Token ids of each question in the paper's template (Table 1)."""
-    return [tokenizer.load().encode(paper.template(q.text)) for q in questions]
-
-
-def _sample(
-    actor, questions: Sequence[Question], cfg: RL, index: int, machine: Machine, when_done=None
-) -> sampler.Samples:
-    vocabulary = tokenizer.load()
-    return sampler.sample(
-        actor,
-        prompts_of(questions),
-        cfg.outputs_per_question,
-        key=(cfg.seed, index),
-        question_keys=[int(q.id, 16) for q in questions],
-        max_tokens=cfg.max_tokens,
-        end=vocabulary.eos_token_id,
-        pad=vocabulary.pad_token_id,
-        temperature=cfg.temperature,
-        max_rows=machine.max_rows,
-        when_done=when_done,
-    )
-
-
-def _compare(questions, samples: sampler.Samples, totals, reference, cfg: RL, machine: Machine) -> Rollout:
+def _compare(
+    prompts: list[list[int]], samples: sampler.Samples, totals, reference: actors.Reference, cfg: RL, machine: Machine
+) -> Rollout:
     """Advantages within each group, and the reference's log-probabilities, once for all steps of the rollout."""
     dtype, width = samples.logp_NT.dtype, int(samples.length_N.max())
-    shape = (len(questions), cfg.outputs_per_question)
+    shape = (len(prompts), cfg.outputs_per_question)
     rewards_QG = torch.tensor([0.0 if t is None else t for t in totals], dtype=dtype).view(shape)
     valid_QG = torch.tensor([t is not None for t in totals]).view(shape)
-    question_N = torch.arange(len(questions)).repeat_interleave(cfg.outputs_per_question)
-    prompts, tokens_NT = prompts_of(questions), samples.tokens_NT[:, :width].clone()
-    ref_logp_NT = policy.all_logp(
-        reference, prompts, question_N, tokens_NT, samples.length_N,
-        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens,
-    )  # fmt: skip
+    question_N = torch.arange(len(prompts)).repeat_interleave(cfg.outputs_per_question)
+    tokens_NT = samples.tokens_NT[:, :width].clone()
+    with reference.model() as model:
+        ref_logp_NT = policy.all_logp(
+            model, prompts, question_N, tokens_NT, samples.length_N,
+            temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
+        )  # fmt: skip
     return Rollout(
         prompts=prompts,
         tokens_NT=tokens_NT,
@@ -315,16 +300,21 @@ def _mask(length_N: Tensor, width: int) -> Tensor:
     return torch.arange(width)[None] < length_N[:, None]
 
 
-def _resume_(run: Run, actor, reference, optimizer, cfg: RL) -> int:
+def _resume_(run: Run, actor: actors.Actor, reference: actors.Reference, optimizer, cfg: RL) -> int:
     """Load the last checkpoint, if there is one; returns the rollout to go on with."""
     steps = checkpoint.steps_in(run.path)
     if not steps:
-        checkpoint.save_(run.path, 0, actor, tokenizer.load())
+        _save_(run, 0, actor)
     elif steps[-1]:
-        checkpoint.load_(checkpoint.folder_of(run.path, steps[-1]), actor, optimizer=optimizer, reference=reference)
+        folder = checkpoint.folder_of(run.path, steps[-1])
+        checkpoint.load_(folder, actor.model, optimizer=optimizer, reference=reference.tensors())
     done = steps[-1] if steps else 0
     run.rewind(done)
     return done // cfg.steps_per_rollout
+
+
+def _save_(run: Run, step: int, actor: actors.Actor, **more) -> None:
+    checkpoint.save_(run.path, step, actor.model, actor.vocabulary.tokenizer, **more)
 
 
 def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Score]], cfg: RL) -> dict[str, float]:

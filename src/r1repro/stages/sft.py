@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from r1repro import paper
 from r1repro.algo import likelihood
 from r1repro.config import SFT, Machine
-from r1repro.engine import checkpoint, policy
+from r1repro.engine import actor as actors
+from r1repro.engine import checkpoint, policy, vocabulary
+from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import Interrupts, Run, read_lines, sha256_file
 from r1repro.stages.pretrain import schedule
-from r1repro.tinyworld import base, tokenizer
+from r1repro.tinyworld import base
 
 
 def train(
@@ -40,15 +41,16 @@ def train(
     rows = read_examples(examples)
     inputs = {"base": base.digest(base_dir), "examples": sha256_file(Path(examples))}
     run = Run.open(run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
-    prompts, outputs = encoded(rows, cfg.max_tokens)
+    words = vocabulary.of(base_dir, cfg.policy.template)
+    prompts, outputs = encoded(rows, cfg.max_tokens, words)
     if not outputs:
         raise Refusal(f"{examples} has no output of at most {cfg.max_tokens} tokens: raise sft.max_tokens")
     batches = order(len(outputs), cfg)
     last = checkpoint.folder_of(run.path, len(batches))
     if run.complete:
         return last
-    model = policy.load(base_dir)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    model = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed).model
+    optimizer = policy.adamw(model, cfg.learning_rate)
     steps = checkpoint.steps_in(run.path)
     done = steps[-1] if steps else 0
     run.rewind(done)
@@ -62,7 +64,7 @@ def train(
             log = update_(model, optimizer, [prompts[i] for i in chosen], [outputs[i] for i in chosen], cfg, machine)
             run.log(step, log | {"learning_rate": rate, "time/elapsed_s": run.seconds()})
             if step % cfg.checkpoint_every == 0 or step == len(batches) or interrupts.asked:
-                checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+                checkpoint.save_(run.path, step, model, words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
@@ -83,13 +85,11 @@ def read_examples(file: Path | str) -> list[dict]:
     return rows
 
 
-def encoded(rows: Sequence[dict], max_tokens: int) -> tuple[list[list[int]], list[list[int]]]:
+def encoded(rows: Sequence[dict], max_tokens: int, words: Vocabulary) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of prompts and of outputs with their end token; outputs beyond ``max_tokens`` are left out whole."""
-    vocabulary = tokenizer.load()
-    prompts = vocabulary([paper.template(row["question"]) for row in rows])["input_ids"]
-    outputs = vocabulary([f" {row['output'].strip()}" for row in rows])["input_ids"]
-    kept = [i for i, output in enumerate(outputs) if len(output) < max_tokens]
-    return [prompts[i] for i in kept], [[*outputs[i], vocabulary.eos_token_id] for i in kept]
+    pairs = [(words.prompt(row["question"]), words.output(row["output"])) for row in rows]
+    kept = [(prompt, output) for prompt, output in pairs if len(output) <= max_tokens]
+    return [prompt for prompt, _ in kept], [output for _, output in kept]
 
 
 def order(num_examples: int, cfg: SFT) -> list[np.ndarray]:
@@ -118,19 +118,20 @@ def update_(
     for row, output in enumerate(outputs):
         tokens_NT[row, : len(output)] = torch.tensor(output)
     weight = 1.0 / float(length_N.sum())
-    losses: list[Tensor] = []
+    losses: dict[int, Tensor] = {}
 
     def loss_of(logp_NT: Tensor, rows: Tensor) -> Tensor:
-        mask_NT = (torch.arange(logp_NT.shape[1])[None] < length_N[rows][:, None]).to(logp_NT.dtype)
-        losses.append(likelihood.sft_loss(logp_NT, mask_NT * weight))
-        return losses[-1]
+        mask_NT = (torch.arange(logp_NT.shape[1])[None] < length_N[rows][:, None]).to(logp_NT)
+        loss = likelihood.sft_loss(logp_NT, mask_NT * weight)
+        losses[int(rows[0])] = loss.detach()  # asked again for a smaller scale, it stands once
+        return loss
 
     policy.backward_(
         model, prompts, torch.arange(len(outputs)), tokens_NT, length_N, loss_of,
-        temperature=1.0, max_tokens=machine.micro_batch_tokens,
+        temperature=1.0, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
     )  # fmt: skip
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
-    loss = torch.stack([part.detach() for part in losses]).sum()
+    loss = torch.stack([*losses.values()]).sum()
     if not torch.isfinite(norm + loss):
         raise Refusal(f"loss {loss.item()} and gradient norm {norm.item()} are no numbers: lower sft.learning_rate")
     optimizer.step()

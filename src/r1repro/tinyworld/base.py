@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from r1repro.records import Refusal
-from r1repro.run import sha256_file
+from r1repro.run import read_json, sha256_file
 from r1repro.tinyworld import tokenizer
 
 SHAPES = {
@@ -35,13 +35,18 @@ def folder(name: str) -> Path:
     return path
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a base model's weights and configuration."""
-    if not (Path(path) / "config.json").exists():
+def digest(path: Path | str) -> str:
+    """SHA-256 of a model's weights and configuration, those of its base too where it is an adapter."""
+    path = Path(path)
+    about = path / "adapter_config.json"
+    if about.exists():
+        base = digest(read_json(about)["base_model_name_or_path"])
+        return hashlib.sha256(f"{base}\n{sha256_file(path / 'adapter_model.safetensors')}".encode()).hexdigest()
+    if not (path / "config.json").exists():
         raise Refusal(
             f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`"
         )
-    files = [Path(path) / "config.json", *sorted(Path(path).glob("model*.safetensors"))]
+    files = [path / "config.json", *sorted(path.glob("model*.safetensors"))]
     return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in files).encode()).hexdigest()
 
 

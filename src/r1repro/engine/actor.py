@@ -1,0 +1,116 @@
+"""A model that answers: its weights, its vocabulary, and who samples from it; and the reference that holds it.
+
+What a stage works with.  It asks questions and gets outputs, whatever the model, its precision and the sampler.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from r1repro.config import Machine, Policy
+from r1repro.engine import adapters, checkpoint, policy, sampler, vocabulary
+from r1repro.engine.vocabulary import Vocabulary
+from r1repro.records import Question, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Make it with `load`."""
+
+    model: PreTrainedModel
+    vocabulary: Vocabulary
+    machine: Machine
+
+    def sample(
+        self,
+        questions: Sequence[Question],
+        num_outputs: int,
+        *,
+        key: tuple[int, ...],
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        when_done: Callable[[int, sampler.Samples], None] | None = None,
+    ) -> sampler.Samples:
+        """``num_outputs`` outputs to each question; see `sampler.sample`."""
+        return sampler.sample(
+            self.model, self.vocabulary.prompts(questions), num_outputs,
+            key=key, question_keys=[int(q.id, 16) for q in questions], max_tokens=max_tokens,
+            ends=self.vocabulary.ends, pad=self.vocabulary.pad, temperature=temperature, top_p=top_p,
+            max_rows=self.machine.max_rows, when_done=when_done,
+        )  # fmt: skip
+
+    def texts(self, samples: sampler.Samples) -> list[str]:
+        """Text of each output, without its end token."""
+        return self.vocabulary.texts(samples.tokens_NT, samples.length_N)
+
+
+def load(
+    folder: Path | str, held: Policy | None = None, machine: Machine | None = None, *, trained: int | None = None
+) -> Actor:
+    """The model of a folder, ready to answer.
+
+    Args:
+        trained: it is to be trained, and a seed that new adapters are drawn from; None: it only answers.
+
+    Raises:
+        Refusal: see `policy.load` and `vocabulary.of`; a device that is not there.
+    """
+    held, machine = held or Policy(), machine or Machine()
+    _check_device(machine.device)
+    model = policy.load(folder, held=held, device=machine.device)
+    if trained is not None and held.weights != "full" and not adapters.has(model):
+        adapters.attach_(model, held, Path(folder), trained)
+    if machine.recompute:
+        policy.recompute_layers_(model)
+    base = adapters.base_of(folder)
+    has_own = (Path(folder) / "tokenizer_config.json").exists() or (Path(folder) / "tokenizer.json").exists()
+    known = model.get_input_embeddings().num_embeddings
+    return Actor(model, vocabulary.of(folder if has_own or not base else base, held.template, known), machine)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise Refusal(f"machine.device is {device!r}, which is not here: set machine.device=cpu") from error
+
+
+class Reference:
+    """The reference policy: another model, or, where adapters are trained, a frozen one beside the same weights.
+
+    Args:
+        folder: what the actor was loaded from.
+    """
+
+    def __init__(self, actor: Actor, folder: Path | str, held: Policy):
+        self._actor, self._other = actor.model, None
+        if not adapters.has(actor.model):
+            self._other = policy.load(folder, held=held, device=actor.machine.device)
+
+    @contextmanager
+    def model(self) -> Iterator[PreTrainedModel]:
+        """The model that is the reference inside the block."""
+        if self._other is not None:
+            yield self._other
+        else:
+            with adapters.as_reference(self._actor) as model:
+                yield model
+
+    def refresh_(self) -> None:
+        """The reference becomes the policy."""
+        if self._other is None:
+            adapters.refresh_reference_(self._actor)
+        else:
+            self._other.load_state_dict(self._actor.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its own weights, for a checkpoint."""
+        if self._other is None:
+            return adapters.tensors(self._actor, adapters.REFERENCE)
+        return checkpoint.own_tensors(self._other)
