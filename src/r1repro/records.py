@@ -49,10 +49,12 @@ class Question:
     family: str
 
     kind: str = "answer"
-    """How it is judged: ``answer`` by its final answer, ``program`` by running it, ``open`` by a reward model."""
+    """How it is judged: ``answer`` by its final answer, ``program`` by running it, ``gym`` by its task of
+    reasoning_gym, ``open`` by a reward model."""
 
     requirements: tuple[tuple[str, str], ...] = ()
-    """What the reply to an open question is to hold, (name, value): for the hidden rule, never for a reward."""
+    """(name, value).  What the reply to an open question is to hold: for the hidden rule, never for a reward.  Of a
+    question of reasoning_gym, what it is made from: task, seed, index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 from r1repro.records import Question, Score
 from r1repro.rewards import accuracy as answers
-from r1repro.rewards import interpreter
+from r1repro.rewards import gym, interpreter
 
 JUDGES: dict[str, Callable[[Sequence[Question], Sequence[str]], list[Score]]] = {
     "answer": answers.accuracy,
     "program": interpreter.accuracy,
+    "gym": gym.accuracy,
 }
 """Kind of question -> its accuracy reward."""
 

@@ -43,7 +43,8 @@ class Worker:
     `cpu_s` is CPU time of one call, so a busy machine does not change a verdict; `wall_s` (default: five times that)
     stops a call that sleeps.  `memory_bytes` limits the address space, on Linux only.  A child that dies without
     having been stopped by a limit of time (killed from outside, out of memory, a crash) gets one more try, fresh.
-    `modules` are imported before the first call, so that no call's limit pays for them.
+    `modules` are imported before the first call, so that no call's limit pays for them.  Sets of texts have the same
+    order in every child.
 
     Errors: `Refusal` when the function or one of the modules cannot be imported in the child.
     """
@@ -102,13 +103,14 @@ class Worker:
         self._stop()
         self._calls = 0
         limits = [str(self.cpu_s), str(self.memory_bytes)]
+        search = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._child = subprocess.Popen(
             [sys.executable, "-m", "r1repro.rewards.worker", *limits, self.target, *self.modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,  # an interrupt typed in the terminal is the parent's to handle
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": search},
         )
         self._finalizer = weakref.finalize(self, _end, self._child)
         for pipe in (self._child.stdin, self._child.stdout):
