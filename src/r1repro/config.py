@@ -6,8 +6,11 @@ tiers beside the paper and says why ours differs.  No other file knows what a ti
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from r1repro import paper
@@ -15,7 +18,13 @@ from r1repro.records import Refusal
 
 SOURCES = ("chain_sum", "search", "logic", "programs", "reasoning", "general", "safety", "open", "with_reference")
 SOURCES += ("all_scenarios",)
-"""Questions by name; `data` draws them."""
+"""Questions of the tiny world by name; `data` draws them."""
+
+FOLDERS = ("gsm8k", "math")
+"""Questions of files, by the name of their folder, that can be had from the hub too; any other folder has a name."""
+
+GYM = "reasoning-gym/"
+"""What stands before the name of a task of reasoning_gym."""
 
 TIERS = ("smoke", "cpu", "gpu", "node", "cluster", "paper")
 
@@ -102,7 +111,7 @@ class RL:
     """One GRPO stage.  The defaults are those of R1-Zero; `TIER_RL` shrinks them."""
 
     questions: str = "reasoning"
-    """Source of questions, see `SOURCES`."""
+    """Source of questions: one of `SOURCES`, ``gsm8k``, ``math``, ``reasoning-gym/<task>``, a folder, a path."""
 
     policy: Policy = field(default_factory=Policy)
 
@@ -186,6 +195,8 @@ class RL:
 
     def __post_init__(self):
         _known_source(self)
+        if self.late_questions:
+            _known_source(self, "late_questions")
         _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
         _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
         _not_negative(self, "warmup_steps", "kl_coefficient", "clip_low", "late_rollouts")
@@ -300,6 +311,11 @@ class Collect:
         _positive(self, "num_questions", "outputs_per_question", "keep_per_question", "temperature", "max_tokens")
         _not_negative(self, "num_examples", "general_share", "min_language_share", "overlooked", "seed")
         _known_source(self)
+        if self.rewrite and self.questions not in SOURCES:
+            raise Refusal(
+                f"collect.rewrite is True, but the editor knows no sentence of {self.questions!r}: set it to false, or "
+                f"choose questions of {', '.join(SOURCES)}"
+            )
         if self.overlooked > 1:
             raise Refusal(f"collect.overlooked is {self.overlooked}, but it is a chance: use a number from 0 to 1")
         if self.general_share >= 1:
@@ -757,7 +773,31 @@ def _not_negative(settings: Any, *names: str) -> None:
             raise Refusal(f"{part}.{name} is {value}, but it must not be below 0: give one such as {usual}")
 
 
-def _known_source(settings: Any) -> None:
-    if settings.questions not in SOURCES:
-        part = type(settings).__name__.lower()
-        raise Refusal(f"{part}.questions is {settings.questions!r}: choose one of {', '.join(SOURCES)}")
+def _known_source(settings: Any, name: str = "questions") -> None:
+    source, part = getattr(settings, name), type(settings).__name__.lower()
+    if not known_source(source):
+        raise Refusal(f"{part}.{name} is {source!r}: choose {sources()}")
+
+
+def known_source(source: str) -> bool:
+    """Whether a text has the form of a source of questions; a folder's name other than `FOLDERS` must be there.
+
+    Whether reasoning_gym has the task, or a path leads to a file, `data` finds out.
+
+    >>> [known_source(name) for name in ("logic", "gsm8k", "reasoning-gym/countdown", "mine/riddles.jsonl", "Logic?")]
+    [True, True, True, True, False]
+    """
+    if source in (*SOURCES, *FOLDERS) or re.fullmatch(rf"{GYM}[a-z0-9_]+|.+\.jsonl", source):
+        return True
+    return bool(re.fullmatch(r"[\w-][\w.-]*", source)) and (data_folder() / source).is_dir()
+
+
+def sources() -> str:
+    """The sources of questions, for a refusal."""
+    names = ", ".join((*SOURCES, *FOLDERS))
+    return f"one of {names}, {GYM}<task>, a path that ends in .jsonl, or a folder of such files in {data_folder()}"
+
+
+def data_folder() -> Path:
+    """The folder of all data: the variable R1REPRO_DATA, or ``data`` in the current folder."""
+    return Path(os.environ.get("R1REPRO_DATA") or "data")

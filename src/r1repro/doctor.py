@@ -49,7 +49,7 @@ def report() -> Iterator[tuple[str, str, str]]:
     yield _disk()
     data = Path(os.environ.get("R1REPRO_DATA", "data"))
     found = f"{len(list(data.iterdir()))} entries in {data}" if data.is_dir() else f"no folder {data}"
-    yield "ok" if data.is_dir() else "note", "R1REPRO_DATA", f"{found}; only graders' extra tests read it"
+    yield "ok" if data.is_dir() else "note", "R1REPRO_DATA", f"{found}; files of questions (gsm8k, math) are read there"
     yield "ok", "will run", f"tiers {', '.join(config.RUNNABLE)}: `make reproduce TIER=...`"
 
 

@@ -51,7 +51,7 @@ def collect(
         Refusal: nothing passes the filters; another run lies in ``run_dir``.
     """
     machine = machine or Machine()
-    digests = {"model": base.digest(model_dir)} | (inputs or {})
+    digests = {"model": base.digest(model_dir)} | (inputs or {}) | data.fingerprint(cfg.questions)
     run = Run.open(run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
     target = run.path / "examples.jsonl"
     if run.complete:
@@ -189,7 +189,7 @@ def short_examples(
     words = words or vocabulary.of(base.folder(base.MAIN))
     short = [
         example | {"output": corpus.output("", final_answer(example["output"]) or "")}
-        if example["family"] in families.REASONING
+        if example["family"] not in families.OPEN
         else example
         for example in examples
     ]

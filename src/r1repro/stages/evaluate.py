@@ -30,7 +30,8 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     machine = machine or Machine()
     if (Path(model_dir) / "checkpoint.json").exists():
         checkpoint.verify(Path(model_dir))
-    folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
+    inputs = {"model": base.digest(model_dir)} | data.fingerprint(cfg.questions)
+    folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs=inputs, seed=cfg.seed)
     if folder.complete:
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)

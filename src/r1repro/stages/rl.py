@@ -65,6 +65,8 @@ def train(
     rewards = [*combine.load(cfg.rewards), *([preference] if preference else [])]
     combine.load([cfg.advantage, cfg.ratio, cfg.average])
     inputs = {"base": base.digest(base_dir)} | (preference.inputs if preference else {})
+    for source in filter(None, (cfg.questions, cfg.late_questions)):
+        inputs |= data.fingerprint(source)
     run = Run.open(run_dir, stage="rl", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
         return run.path
