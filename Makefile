@@ -18,7 +18,7 @@ LOCK    := requirements/cpu.txt
 VENV    := .venv
 PYTHONS := python3.11 python3.12 python3.13 python3
 WANTED  := 3.11|3.12|3.13
-SIZE    := 360 MB (2.9 GB where pip knows only the CUDA build of torch, see README)
+SIZE    := 460 MB (3.0 GB where pip knows only the CUDA build of torch, see README)
 endif
 
 # The first interpreter of the wanted versions that runs (a pyenv shim may exist and not run); asked only when an
