@@ -58,14 +58,14 @@ keys, biases, the width of a head, norms of queries and keys, scaled rotary posi
 
 
 def build(
-    kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64
+    kind: str = "qwen2", *, size: int = 40, end: int = END, seed: int = 0, dtype=torch.float64, hidden: int = 32
 ) -> PreTrainedModel:
     """A random model of an architecture; its end token is likely enough that outputs end at many lengths."""
     if kind == "gpt2":
         made = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128)
     else:
         config_of, own = ARCHITECTURES[kind]
-        made = config_of(**dict(vocab_size=size) | WIDTH | own)
+        made = config_of(**dict(vocab_size=size) | WIDTH | dict(hidden_size=hidden) | own)
     model = AutoModelForCausalLM.from_config(made)
     draw = np.random.default_rng(seed)
     for name, p in model.named_parameters():
@@ -339,7 +339,7 @@ def golden_run(folder: Path, tokens: list[list[list[int]]] | None) -> tuple[list
         )
         every = sampler.Samples(tokens_NT, logp_NT, length_N, torch.tensor([row[-1] not in ends for row in rows]))
         for q in range(len(prompts)):
-            settings["when_done"](q, sampler._of_question(every, q, num_outputs))
+            settings["when_done"](q, sampler.of_question(every, q, num_outputs))
         return every
 
     sampler.sample = recorded

@@ -119,11 +119,12 @@ def sample(
                     for q in (gone_N // num_outputs).tolist():
                         missing_Q[q] -= 1
                         if when_done and not missing_Q[q]:
-                            when_done(q, _of_question(every, q, num_outputs))
+                            when_done(q, of_question(every, q, num_outputs))
     return every
 
 
-def _of_question(every: Samples, question: int, num_outputs: int) -> Samples:
+def of_question(every: Samples, question: int, num_outputs: int) -> Samples:
+    """The outputs to one question: a view of those rows."""
     rows = slice(question * num_outputs, (question + 1) * num_outputs)
     return Samples(every.tokens_NT[rows], every.logp_NT[rows], every.length_N[rows], every.truncated_N[rows])
 
@@ -227,6 +228,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def row_keys(key: tuple[int, ...], question_keys: Sequence[int], num_outputs: int) -> np.ndarray:
-    """One 32-bit key a row, from (key, question, output)."""
+    """One 32-bit key a row, from (key, question, output): uint32, (N,)."""
     sequences = [np.random.SeedSequence([*key, q & 0xFFFFFFFFFFFFFFFF]) for q in question_keys]
     return np.concatenate([s.generate_state(num_outputs, dtype=np.uint32) for s in sequences])
