@@ -78,7 +78,7 @@ def one_rollout(
     asked = [q for q in questions for _ in range(cfg.outputs_per_question)]
     totals, parts = combine.total(rewards, asked, texts)
     watch.lap("reward_s")
-    rollout = rl._compare(made.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
+    rollout = rl._compare(made, made.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
     watch.lap("reference_s")
     rl._rollout_log(index, asked, texts, samples, totals, parts, cfg)
     watch.lap("log_s")

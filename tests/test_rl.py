@@ -162,7 +162,9 @@ def compare(base, totals, **changes):
         questions, cfg.outputs_per_question, key=(0, 0), max_tokens=cfg.max_tokens, temperature=cfg.temperature
     )
     reference = actor.Reference(loaded, base, cfg.policy)
-    return rl._compare(loaded.vocabulary.prompts(questions), samples, totals, reference, cfg, models.SMALL_MACHINE)
+    return rl._compare(
+        loaded, loaded.vocabulary.prompts(questions), samples, totals, reference, cfg, models.SMALL_MACHINE
+    )
 
 
 def test_outputs_are_compared_within_their_own_question(tiny_base):
@@ -239,10 +241,10 @@ def test_the_reference_becomes_the_policy_exactly_at_its_steps(tmp_path, tiny_ba
     """After steps 4 and 8, and never in between: seen in what `_compare` is handed and in what checkpoints hold."""
     handed, honest = [], rl._compare
 
-    def watch(questions, samples, totals, reference, cfg, machine):
+    def watch(actor, prompts, samples, totals, reference, cfg, machine):
         with reference.model() as model:
             handed.append(model.model.embed_tokens.weight.detach().clone())
-        return honest(questions, samples, totals, reference, cfg, machine)
+        return honest(actor, prompts, samples, totals, reference, cfg, machine)
 
     monkeypatch.setattr(rl, "_compare", watch)
     run, lines = train(tmp_path / "run", tiny_base, num_rollouts=5, refresh_reference_every=4, num_checkpoints=5)

@@ -99,8 +99,12 @@ class Policy:
     sampler: str = "torch"
     """Ours: ``torch`` runs anywhere, ``vllm`` is faster where it is installed.  Each draws its own outputs."""
 
+    importance_cap: float = 2.0
+    """Ours: where vLLM samples, the largest weight by which a token makes up for its rounding; see
+    `grpo.importance`."""
+
     def __post_init__(self):
-        _positive(self, "rank", "alpha")
+        _positive(self, "rank", "alpha", "importance_cap")
         for name, known in (("weights", KINDS), ("dtype", DTYPES), ("template", TEMPLATES), ("sampler", SAMPLERS)):
             if getattr(self, name) not in known:
                 raise Refusal(f"policy.{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
@@ -428,8 +432,21 @@ class Machine:
     device: str = "cpu"
     """Ours: ``cpu``, ``cuda``, or ``cuda:1``."""
 
+    max_prompt_tokens: int = 1024
+    """Ours: of the longest prompt that vLLM is started for."""
+
+    sampler_memory: float = 0.4
+    """Ours: share of a GPU's memory that vLLM may take."""
+
+    sampler_timeout_s: float = 3600.0
+    """Ours: seconds that vLLM may take for one rollout, or to take weights."""
+
+    tensor_parallel: int = 1
+    """Ours: ranks that share one copy of vLLM's weights."""
+
     def __post_init__(self):
-        _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once")
+        _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
+        _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,6 +105,21 @@ def loss(
     return -((surrogate_NT - beta * kl_NT) * weight_NT).sum()
 
 
+def importance(policy_logp_NT: Tensor, sampler_logp_NT: Tensor, cap: float) -> Tensor:
+    """Weights that make up for a sampler that computes otherwise than the policy, cut at ``cap``: (N, T).
+
+    The outputs were drawn from the sampler's distribution; the gradient is meant over the policy's, as it was then.
+
+    Where the paper is silent:
+        Whether its sampler and its trainer agree to the last digit.  Cut weights bound what a rare token can do
+        (truncated importance sampling); with one engine for both every weight is 1.
+
+    >>> importance(torch.tensor([[-1.0, -1.0]]), torch.tensor([[-1.0, -3.0]]), cap=2.0)
+    tensor([[1., 2.]])
+    """
+    return (policy_logp_NT - sampler_logp_NT).exp().clamp(max=cap)
+
+
 def clipped(logp_NT: Tensor, old_logp_NT: Tensor, advantage_N: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
     """True where the clip cuts a token's gradient: the ratio has left the range in the direction of its advantage."""
     ratio_NT = (logp_NT - old_logp_NT).exp()

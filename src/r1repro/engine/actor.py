@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from r1repro.config import Machine, Policy
 from r1repro.engine import adapters, checkpoint, policy, sampler, vocabulary
+from r1repro.engine.serving import Serving
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
 
@@ -25,6 +26,8 @@ class Actor:
     model: PreTrainedModel
     vocabulary: Vocabulary
     machine: Machine
+    serving: Serving | None = None
+    """Who samples, where that is not the torch sampler."""
 
     def sample(
         self,
@@ -38,12 +41,27 @@ class Actor:
         when_done: Callable[[int, sampler.Samples], None] | None = None,
     ) -> sampler.Samples:
         """``num_outputs`` outputs to each question; see `sampler.sample`."""
+        prompts, keys = self.vocabulary.prompts(questions), [int(q.id, 16) for q in questions]
+        if self.serving:
+            return self.serving.sample(
+                prompts, num_outputs, key=key, question_keys=keys, max_tokens=max_tokens,
+                temperature=temperature, top_p=top_p, when_done=when_done,
+            )  # fmt: skip
         return sampler.sample(
-            self.model, self.vocabulary.prompts(questions), num_outputs,
-            key=key, question_keys=[int(q.id, 16) for q in questions], max_tokens=max_tokens,
+            self.model, prompts, num_outputs, key=key, question_keys=keys, max_tokens=max_tokens,
             ends=self.vocabulary.ends, pad=self.vocabulary.pad, temperature=temperature, top_p=top_p,
             max_rows=self.machine.max_rows, when_done=when_done,
         )  # fmt: skip
+
+    def changed_(self) -> None:
+        """The model has been trained, or filled from a checkpoint: a sampler with weights of its own needs them."""
+        if self.serving:
+            self.serving.changed_()
+
+    def close(self) -> None:
+        """End what samples."""
+        if self.serving:
+            self.serving.close()
 
     def texts(self, samples: sampler.Samples) -> list[str]:
         """Text of each output, without its end token."""
@@ -71,7 +89,8 @@ def load(
     base = adapters.base_of(folder)
     has_own = (Path(folder) / "tokenizer_config.json").exists() or (Path(folder) / "tokenizer.json").exists()
     known = model.get_input_embeddings().num_embeddings
-    return Actor(model, vocabulary.of(folder if has_own or not base else base, held.template, known), machine)
+    words = vocabulary.of(folder if has_own or not base else base, held.template, known)
+    return Actor(model, words, machine, Serving(model, words, held, machine) if held.sampler == "vllm" else None)
 
 
 def _check_device(device: str) -> None:

@@ -8,6 +8,7 @@ first the reference is the model as it was.
     policy.json                                         how the base was held: an adapter is of those weights alone
 """
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -219,18 +220,41 @@ def merged(model: PreTrainedModel) -> dict[str, Tensor]:
     """
     from peft.tuners.lora import LoraLayer
 
-    found, adapted = {}, {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
-    for name, module in adapted.items():
-        base = module.get_base_layer()
-        found[f"{name}.weight"] = plain_weight(base) + module.get_delta_weight(POLICY).float()
-        if getattr(base, "bias", None) is not None:
-            found[f"{name}.bias"] = base.bias.detach().float()
-    for name, parameter in model.named_parameters():
-        if not any(name.startswith(f"{inner}.") for inner in adapted):
-            owner = model.get_submodule(name.rpartition(".")[0])
-            is_weight = name.endswith(".weight") and type(owner).__name__ == "Linear4bit"
-            found[name] = plain_weight(owner) if is_weight else parameter.detach().float()
+    found = {name: t.float() for name, t in _base_weights(model).items()}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            found[f"{name}.weight"] += module.get_delta_weight(POLICY).float()
     return {name: t.contiguous() for name, t in found.items()}
+
+
+@torch.no_grad()
+def save_plain(model: PreTrainedModel, folder: Path) -> None:
+    """Write the model without its adapters as one that needs neither peft nor bitsandbytes: the base as it is held.
+
+    In the precision of the model; weights in 4 bits as the numbers that they stand for.
+    """
+    weights = {name: t.to(model.dtype) for name, t in _base_weights(model).items()}
+    about = copy.deepcopy(model.config)
+    if hasattr(about, "quantization_config"):
+        del about.quantization_config
+    about.dtype = model.dtype
+    with torch.device("meta"):
+        plain = type(model)(about)
+    plain.load_state_dict(weights, strict=False, assign=True)
+    plain.tie_weights()
+    plain.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _base_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Weights of the model without its adapters, by the names of the plain model; tied copies are left out."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            packed = name.endswith(".weight") and type(owner).__name__ == "Linear4bit"
+            found[name.replace(".base_layer.", ".")] = plain_weight(owner) if packed else parameter.detach()
+    return found
 
 
 def plain_weight(layer: nn.Module) -> Tensor:

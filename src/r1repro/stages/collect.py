@@ -6,6 +6,7 @@ Sample several outputs to each training question, keep the right and readable on
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -61,7 +62,7 @@ def collect(
     done = len(run.samples()) // CHUNK * CHUNK
     run.rewind(done)
     bar = tqdm(total=len(questions), initial=done, desc="sampling examples", unit="question")
-    with Interrupts("these questions") as interrupts:
+    with closing(actor), Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), CHUNK):
             chunk = questions[first : first + CHUNK]
             texts = _sampled(actor, chunk, cfg)

@@ -1,6 +1,7 @@
 """Evaluation as section 3 of the paper: k samples a question at temperature 0.6 and top-p 0.95, all of them kept."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     done = len(folder.samples()) // per_chunk * per_chunk
     folder.rewind(done)
     bar = tqdm(total=len(questions), initial=done, desc="evaluating", unit="question")
-    with Interrupts("these questions") as interrupts:
+    with closing(actor), Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), per_chunk):
             chunk = questions[first : first + per_chunk]
             folder.add_samples(_answered(actor, chunk, cfg, first, bar))

@@ -7,6 +7,7 @@ are dropped, and the lengths of chosen and rejected are balanced.  After trainin
 
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -164,10 +165,11 @@ ROUND = 200
 def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
     actor, size = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt
     found = []
-    for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
-        chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, MAX_OUTPUT)
-        texts = actor.texts(actor.sample(chunk, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
-        found += [texts[i : i + size] for i in range(0, len(texts), size)]
+    with closing(actor):
+        for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
+            chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, MAX_OUTPUT)
+            texts = actor.texts(actor.sample(chunk, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
+            found += [texts[i : i + size] for i in range(0, len(texts), size)]
     return found
 
 

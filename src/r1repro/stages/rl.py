@@ -6,6 +6,7 @@ The loop is `train`; everything that it calls is shorter than its name.
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,12 @@ class Rollout:
     question_N: Tensor
     """Row of ``prompts`` that each output answers."""
 
+    importance_NT: Tensor | None = None
+    """Weights of the tokens where another engine than the policy's sampled, see `grpo.importance`."""
+
+    sampler_nats: float | None = None
+    """Mean k3 between that engine and the policy, nats a token."""
+
 
 def train(
     cfg: RL,
@@ -75,7 +82,7 @@ def train(
     optimizer = new_optimizer(actor.model, cfg)
     first = _resume_(run, actor, reference, optimizer, cfg)
 
-    with Interrupts("this rollout") as interrupts:
+    with closing(actor), Interrupts("this rollout") as interrupts:
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
@@ -87,7 +94,7 @@ def train(
                 watch.lap("time/rollout_s")
                 asked, texts, totals, parts = grading.end()
             watch.lap("time/reward_s")
-            rollout = _compare(actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
+            rollout = _compare(actor, actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
 
             log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
             first_step = index * cfg.steps_per_rollout + 1
@@ -97,6 +104,8 @@ def train(
                     log |= update_(actor.model, optimizer, rollout, rows, cfg, machine)
                 except FloatingPointError as error:
                     raise Refusal(_post_mortem(run, step, rollout, rows, error)) from error
+                if rollout.sampler_nats is not None:
+                    log["sampler/divergence_nats"] = rollout.sampler_nats
                 if step > first_step:
                     log.pop("sampler/divergence_nats")  # by now the policy has moved away from the sampler on purpose
                 if step % cfg.refresh_reference_every == 0:
@@ -105,6 +114,7 @@ def train(
                 run.log(step, log | {"time/elapsed_s": run.seconds()})
                 log = {}
 
+            actor.changed_()
             run.add_samples(_some_samples(step, questions, texts, totals, cfg))
             _save_(run, step, actor, optimizer=optimizer, reference=reference.tensors())
             checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
@@ -199,6 +209,8 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     mask_NT, weight_NT = mask_NT[:, :width], _function(cfg.average)(mask_NT)[:, :width]
     mine = dist.share(len(rows))
     rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
+    if rollout.importance_NT is not None:
+        weight_NT = weight_NT * rollout.importance_NT[rows]
     old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
     advantage_N = rollout.advantage_N[rows]
     on_device = [x.to(actor.device) for x in (old_NT, ref_NT, advantage_N, weight_NT)]
@@ -268,28 +280,42 @@ def divergence(logp_NT: Tensor, old_logp_NT: Tensor, on_NT: Tensor) -> float:
 
 
 def _compare(
-    prompts: list[list[int]], samples: sampler.Samples, totals, reference: actors.Reference, cfg: RL, machine: Machine
-) -> Rollout:
-    """Advantages within each group, and the reference's log-probabilities, once for all steps of the rollout."""
+    actor: actors.Actor, prompts: list[list[int]], samples: sampler.Samples, totals, reference: actors.Reference,
+    cfg: RL, machine: Machine,
+) -> Rollout:  # fmt: skip
+    """Advantages within each group, and the reference's log-probabilities, once for all steps of the rollout.
+
+    Where another engine sampled, the old policy is what the policy itself says of the outputs, and tokens are weighed.
+    """
     dtype, width = samples.logp_NT.dtype, int(samples.length_N.max())
     shape = (len(prompts), cfg.outputs_per_question)
     rewards_QG = torch.tensor([0.0 if t is None else t for t in totals], dtype=dtype).view(shape)
     valid_QG = torch.tensor([t is not None for t in totals]).view(shape)
     question_N = torch.arange(len(prompts)).repeat_interleave(cfg.outputs_per_question)
     tokens_NT = samples.tokens_NT[:, :width].clone()
+    asked = (prompts, question_N, tokens_NT, samples.length_N)
+    how = dict(
+        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once
+    )
     with reference.model() as model:
-        ref_logp_NT = policy.all_logp(
-            model, prompts, question_N, tokens_NT, samples.length_N,
-            temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
-        )  # fmt: skip
+        ref_logp_NT = policy.all_logp(model, *asked, **how)
+    old_logp_NT, more = samples.logp_NT[:, :width].clone(), {}
+    if actor.serving:
+        served_NT, old_logp_NT = old_logp_NT, policy.all_logp(actor.model, *asked, **how)
+        on_NT = _mask(samples.length_N, width)
+        more = dict(
+            importance_NT=grpo.importance(old_logp_NT, served_NT, cfg.policy.importance_cap),
+            sampler_nats=divergence(old_logp_NT, served_NT, on_NT),
+        )
     return Rollout(
         prompts=prompts,
         tokens_NT=tokens_NT,
         length_N=samples.length_N.clone(),
-        old_logp_NT=samples.logp_NT[:, :width].clone(),
+        old_logp_NT=old_logp_NT,
         ref_logp_NT=ref_logp_NT,
         advantage_N=_function(cfg.advantage)(rewards_QG, valid_QG).view(-1),
         question_N=question_N,
+        **more,
     )
 
 
@@ -310,6 +336,7 @@ def _resume_(run: Run, actor: actors.Actor, reference: actors.Reference, optimiz
     elif steps[-1]:
         folder = checkpoint.folder_of(run.path, steps[-1])
         checkpoint.load_(folder, actor.model, optimizer=optimizer, reference=reference.tensors())
+        actor.changed_()
     done = steps[-1] if steps else 0
     run.rewind(done)
     return done // cfg.steps_per_rollout
