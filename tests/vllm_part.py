@@ -228,11 +228,37 @@ def unfit(folder):
     return found
 
 
+def ranks(folder):
+    """Two ranks: first with one copy of the weights between them, then with one each, for two questions each."""
+    from r1repro.engine import dist
+
+    dist.join()
+    model = policy_of("llama")
+    if dist.rank() == 0:
+        model.save_pretrained(folder / "model")
+    torch.distributed.barrier()
+    changed, mine, found = moved(model), dist.share(len(PROMPTS)), {"rank": dist.rank()}
+    for name, parallel, part in (("together", 2, slice(None)), ("apart", 1, mine)):
+        served, settings = serve(folder / "model", tensor_parallel=parallel), SETTINGS | {"question_keys": KEYS[part]}
+        before = served.sample(PROMPTS[part], OUTPUTS, **settings)
+        served.update_(changed.named_parameters())
+        after = served.sample(PROMPTS[part], OUTPUTS, **settings)
+        found[name] = [apart(before, model, PROMPTS[part]), apart(after, changed, PROMPTS[part])]
+        found[f"{name}_rows"] = rows_of(after)
+        served.close()
+        together = torch.ones(1)
+        torch.distributed.all_reduce(together)
+        found[f"ranks_after_{name}"] = together.item()
+    dist.leave()
+    return found
+
+
 PROGRAMS = {
     "qwen2": lambda folder: whole("qwen2", folder),
     "llama": lambda folder: whole("llama", folder),
     "adapters": adapters,
     "unfit": unfit,
+    "ranks": ranks,
 }
 
 
@@ -241,17 +267,18 @@ PROGRAMS = {
 
 def run(name, folder):
     path = os.pathsep.join([str(TOP / "src"), os.environ.get("PYTHONPATH", "")])
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if name == "ranks" else []
     done = subprocess.run(
-        [sys.executable, __file__, name, str(folder)], capture_output=True, text=True, timeout=LIMIT_S,
+        [sys.executable, *launch, __file__, name, str(folder)], capture_output=True, text=True, timeout=LIMIT_S,
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "found.json").read_text())
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("found-*.json"))]
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What each program wrote down; two run at a time."""
+    """What each program wrote down, a list with an entry a rank; two programs run at a time."""
     folders = [tmp_path_factory.mktemp(name) for name in PROGRAMS]
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(PROGRAMS, pool.map(run, PROGRAMS, folders), strict=True))
@@ -259,12 +286,12 @@ def seen(tmp_path_factory):
 
 @pytest.fixture(params=["qwen2", "llama"])
 def found(request, seen):
-    return seen[request.param]
+    return seen[request.param][0]
 
 
 @pytest.fixture
 def adapted(seen):
-    return seen["adapters"]
+    return seen["adapters"][0]
 
 
 def rows(every):
@@ -363,8 +390,16 @@ def test_each_adapter_arrives(adapted):
     assert "nowhere" in adapted["nothing_there"] and "\n" not in adapted["nothing_there"]
 
 
+def test_ranks_share_an_engine_or_have_one_each(seen):
+    first, second = seen["ranks"]
+    for found in (first, second):
+        assert max(found["together"] + found["apart"]) < CLOSE
+        assert found["ranks_after_together"] == found["ranks_after_apart"] == 2.0
+    assert first["together_rows"] == second["together_rows"] == first["apart_rows"] + second["apart_rows"]
+
+
 def test_an_engine_that_cannot_serve_says_why(seen):
-    said = seen["unfit"]
+    said = seen["unfit"][0]
     assert "unset it" in said["elsewhere"] and "no weights at" in said["nothing"] and "rank 999" in said["rank"]
     for name, reason in (("longer", "max_model_len"), ("heads", "head_dim=8")):
         assert reason in said[name] and "policy.sampler=torch" in said[name] and "\n" not in said[name]
@@ -372,4 +407,4 @@ def test_an_engine_that_cannot_serve_says_why(seen):
 
 if __name__ == "__main__":
     where = Path(sys.argv[2])
-    (where / "found.json").write_text(json.dumps(PROGRAMS[sys.argv[1]](where)))
+    (where / f"found-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(PROGRAMS[sys.argv[1]](where)))

@@ -116,3 +116,15 @@ def unchanged() -> Iterator[None]:
         os.environ.pop("LD_PRELOAD", None)
         if kept is not None:
             os.environ["LD_PRELOAD"] = kept
+
+
+@contextmanager
+def group_kept(kept: bool) -> Iterator[None]:
+    """Let vLLM end its own process groups and not the one of all ranks, which it would end with its engine."""
+    destroy = torch.distributed.destroy_process_group
+    try:
+        if kept:
+            torch.distributed.destroy_process_group = lambda group=None: None if group is None else destroy(group)
+        yield
+    finally:
+        torch.distributed.destroy_process_group = destroy

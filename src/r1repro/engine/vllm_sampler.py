@@ -79,8 +79,7 @@ class VLLM:
         self._max_prompt_tokens, self._max_tokens = max_prompt_tokens, max_tokens
         self._lora_rank, self._adapter, self._asleep, self._lacks = rank, None, [], ""
         self._names = vllm_process.names_in(Path(folder))
-        length, self._made_group = max_prompt_tokens + max_tokens, not torch.distributed.is_initialized()
-        alone = vllm_process.model_alone(Path(folder))
+        length, alone = max_prompt_tokens + max_tokens, vllm_process.model_alone(Path(folder))
         with vllm_process.unchanged(), vllm_process.speaking_of(f"serve {folder}"), alone as model:
             from vllm import LLM
             from vllm.config.lora import MaxLoRARanks
@@ -258,13 +257,10 @@ class VLLM:
             self._asleep = []
 
     def close(self) -> None:
-        """End the engine, and the process group that it made where there was none."""
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        self._engine.engine_core.shutdown()
+        """End the engine.  Where ranks work together do so before it goes out of use, or their group ends with it."""
+        with vllm_process.group_kept(dist.num_ranks() > 1):
+            self._engine.engine_core.shutdown()
         del self._llm, self._engine
-        if self._made_group:
-            cleanup_dist_env_and_memory()
 
     def _check(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
         longest = max(map(len, prompts))
