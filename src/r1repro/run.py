@@ -354,7 +354,8 @@ def now() -> str:
 
 
 def sha256_file(file: Path) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    with open(file, "rb") as data:  # a model's may be larger than the memory
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def sha256_folder(folder: Path, pattern: str = "*") -> str:

@@ -1,10 +1,12 @@
 """Supervised fine-tuning on outputs to questions: cold start (2.3.1), the 800k stage (2.3.3), distillation (2.4).
 
-The file of examples has a line of JSON each: ``question`` (its text, put into the template here), ``output``, and
-whatever else its maker wants to remember.
+A file of examples has a line of JSON each: ``question`` (its text, put into the template here), ``output``, and
+whatever else its maker wants to remember.  Those of other makers, in JSONL or Parquet, are read too: see `traces`.
 """
 
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from tqdm.auto import tqdm
 from r1repro.algo import likelihood
 from r1repro.config import SFT, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, policy, vocabulary
+from r1repro.engine import checkpoint, policy, tokens, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
-from r1repro.run import Interrupts, Run, read_lines, sha256_file
+from r1repro.run import Interrupts, Run
+from r1repro.stages import traces
 from r1repro.stages.pretrain import schedule
 from r1repro.tinyworld import base
 
@@ -29,26 +32,33 @@ def train(
     """Fine-tune, or go on from the last checkpoint, or return at once when done; returns the folder of the model.
 
     Each step: the gradient of the mean negative log-likelihood over the output tokens of ``batch_size`` examples.
+    Token ids of all examples lie in ``<run_dir>/tokens`` until the run is complete.
+
+    Args:
+        examples: a JSONL or Parquet file, or a folder of such; see `traces.shards`.
 
     Where the paper is silent:
         Loss masking, packing and warm-up.  Here the prompt is not trained on, outputs go end to end through the model
         without seeing each other, every token of a step counts alike, and a short warm-up comes first.
 
     Raises:
-        Refusal: no examples, or a line that is none; another run lies in ``run_dir``.
+        Refusal: no examples, or a row that is none; another run lies in ``run_dir``.
     """
-    machine = machine or Machine()
-    rows = read_examples(examples)
-    inputs = {"base": base.digest(base_dir), "examples": sha256_file(Path(examples))}
-    run = Run.open(run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
+    machine, place = machine or Machine(), Path(run_dir) / "tokens"
+    files = traces.shards(examples)
+    inputs = {"base": base.digest(base_dir), "examples": traces.digest(files)}
+    open_run = partial(Run.open, run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
+    run = open_run() if (Path(run_dir) / "manifest.json").exists() else None  # bad examples leave no run behind
+    if run and run.complete:
+        shutil.rmtree(place, ignore_errors=True)
+        return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
     words = vocabulary.of(base_dir, cfg.policy.template)
-    prompts, outputs = encoded(rows, cfg.max_tokens, words)
-    if not outputs:
-        raise Refusal(f"{examples} has no output of at most {cfg.max_tokens} tokens: raise sft.max_tokens")
-    batches = order(len(outputs), cfg)
+    data = tokenised(files, place, inputs["examples"], cfg.max_tokens, words, anew=run is None)
+    if not data:
+        raise Refusal(f"{examples} {_why_nothing(data, cfg)}")
+    batches = order(len(data), cfg)
+    run = run or open_run()
     last = checkpoint.folder_of(run.path, len(batches))
-    if run.complete:
-        return last
     model = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed).model
     optimizer = policy.adamw(model, cfg.learning_rate)
     steps = checkpoint.steps_in(run.path)
@@ -60,34 +70,73 @@ def train(
         for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc="fine-tuning"):
             rate = cosine(step / len(batches), cfg)
             optimizer.param_groups[0]["lr"] = rate
-            chosen = batches[step - 1]
-            log = update_(model, optimizer, [prompts[i] for i in chosen], [outputs[i] for i in chosen], cfg, machine)
+            prompts, outputs = zip(*(data[i] for i in batches[step - 1]), strict=True)
+            log = update_(model, optimizer, prompts, outputs, cfg, machine)
             run.log(step, log | {"learning_rate": rate, "time/elapsed_s": run.seconds()})
             if step % cfg.checkpoint_every == 0 or step == len(batches) or interrupts.asked:
                 checkpoint.save_(run.path, step, model, words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
-    run.finish(tokens={"trained": sum(len(o) for o in outputs) * cfg.epochs}, examples=len(outputs))
+    num_tokens = int(data.output_lengths.sum(dtype=np.int64))
+    run.finish(tokens={"trained": num_tokens * cfg.epochs}, examples=len(data), left_out=data.left_out)
+    shutil.rmtree(place)
     return last
 
 
-def read_examples(file: Path | str) -> list[dict]:
-    """The examples of a file; Refusal where there is none, or a line without a question or an output."""
-    if not Path(file).exists():
-        raise Refusal(f"no examples at {file}: run the stage that collects them, or name a JSONL file")
-    rows = read_lines(Path(file))
-    for number, row in enumerate(rows, start=1):
-        if not (isinstance(row.get("question"), str) and isinstance(row.get("output"), str)):
-            raise Refusal(f"{file}, line {number} has no text called question or output: mend or remove that line")
+def tokenised(
+    files: Sequence[traces.Shard], place: Path, digest: str, max_tokens: int, words: Vocabulary, anew: bool = True
+) -> tokens.Examples:
+    """The examples of some files as token ids on the disk at ``place``; goes on where it stopped.
+
+    Args:
+        digest: of the files.
+        anew: see `tokens.prepared`.
+    """
+    total = sum(shard.size for shard in files)
+    with tqdm(total=total, desc="tokenising", unit="B", unit_scale=True, disable=total < 2**24) as bar:
+
+        def read(after: tokens.Place) -> tokens.Rows:
+            first, skip, size = after
+            bar.update(size)
+            for index, shard in enumerate(files[first:], start=first):
+                for number, row, num_bytes in shard.rows(skip if index == first else 0):
+                    bar.update(num_bytes)
+                    size += num_bytes
+                    yield (index, number, size), traces.example(row, shard.place(number))
+
+        return tokens.prepared(place, {"examples": digest}, read, words, max_tokens, anew)
+
+
+def _why_nothing(data: tokens.Examples, cfg: SFT) -> str:
+    if "too long" in data.left_out:
+        return f"has no output of at most {cfg.max_tokens} tokens: raise sft.max_tokens"
+    if data.left_out:
+        return f"holds no example to learn from ({', '.join(data.left_out)}): give others"
+    return "holds no example: collect some first"
+
+
+def read_examples(source: Path | str) -> list[dict]:
+    """The examples of a small file, or of some, with all that their makers remember: texts, called ``question`` and
+    ``output`` whatever they were called.
+
+    Raises:
+        Refusal: none there, or a row that is none.
+    """
+    rows = []
+    for shard in traces.shards(source):
+        for number, row, _ in shard.rows():
+            found = traces.example(row, shard.place(number))
+            if not isinstance(found, str):
+                rows.append(row | {"question": found[0], "output": found[1]})
     if not rows:
-        raise Refusal(f"{file} holds no example: collect some first")
+        raise Refusal(f"{source} holds no example: collect some first")
     return rows
 
 
 def encoded(rows: Sequence[dict], max_tokens: int, words: Vocabulary) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of prompts and of outputs with their end token; outputs beyond ``max_tokens`` are left out whole."""
-    pairs = [(words.prompt(row["question"]), words.output(row["output"])) for row in rows]
+    pairs = words.pairs([row["question"] for row in rows], [row["output"] for row in rows])
     kept = [(prompt, output) for prompt, output in pairs if len(output) <= max_tokens]
     return [prompt for prompt, _ in kept], [output for _, output in kept]
 
@@ -110,7 +159,7 @@ def cosine(done: float, cfg: SFT) -> float:
 
 
 def update_(
-    model, optimizer, prompts: list[list[int]], outputs: list[list[int]], cfg: SFT, machine: Machine
+    model, optimizer, prompts: Sequence[list[int]], outputs: Sequence[list[int]], cfg: SFT, machine: Machine
 ) -> dict[str, float]:
     """One step on some examples."""
     length_N = torch.tensor([len(o) for o in outputs])
