@@ -23,7 +23,7 @@ NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
 
 FLOOR = {  # a module may import r1repro modules from lower floors, or from its own room
     "paper": 0, "records": 0,
-    "config": 1, "run": 1, "algo": 1, "rewards": 1,
+    "config": 1, "run": 1, "students": 1, "algo": 1, "rewards": 1,
     "tinyworld": 2, "rows": 2,
     "data": 3,
     "engine": 4,
@@ -41,6 +41,7 @@ ONLY_IN = {"torch.distributed": "engine", "ray": "engine", "vllm": "engine"}
 WITHOUT = {
     "paper": ("torch",),
     "records": ("torch",),
+    "students": ("torch",),
     "rewards": ("torch", "transformers"),
     "algo": ("transformers",),
 }

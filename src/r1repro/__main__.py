@@ -77,6 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--temperature", help="of the sampling (default: 0.6)")
     made.add_argument("--top-p", help="share of the probability that is sampled from (default: 0.95)")
     made.add_argument("--max-tokens", help="cap of an output, thinking included (default: 448)")
+    made = verb(
+        "export", _export, "write a model as one plain folder of Hugging Face, adapters merged, with a model card"
+    )
+    made.add_argument("--model", required=True, help="folder of a run or checkpoint")
+    made.add_argument("--to", required=True, metavar="FOLDER", help="folder to be made")
+    made.add_argument("--dtype", default="bfloat16", help="of the weights: bfloat16, float16 or float32")
+    made.add_argument(
+        "--base", metavar="ORGANISATION/NAME", help="of its base, for the card, where the run does not say"
+    )
+    made.add_argument("--evaluation", metavar="RUN", help="folder of an evaluation, for the card")
+    made.add_argument("--max-positions", default="0", help="context to be named at least (default: that of the base)")
     made = verb("compare", _compare, "what differs between two runs, in what was asked and in what came out")
     made.add_argument("first", metavar="RUN", help="folder of a run, the one that has a manifest.json")
     made.add_argument("second", metavar="RUN", help="folder of the other")
@@ -177,6 +188,17 @@ def _chat(arguments) -> int:
     return 2 if refused and not by_hand else 0
 
 
+def _export(arguments) -> None:
+    from r1repro import chat
+    from r1repro.engine import export
+
+    done = export.export(
+        chat.find(arguments.model), arguments.to, dtype=arguments.dtype, base=arguments.base,
+        evaluation=arguments.evaluation, max_positions=_whole("--max-positions", arguments.max_positions),
+    )  # fmt: skip
+    sys.stdout.write(f"{done}\n")
+
+
 def _compare(arguments) -> None:
     from r1repro import compare
 
@@ -230,8 +252,12 @@ def _base(arguments) -> None:
 
 
 def _seed(text: str) -> int:
+    return _whole("seed", text)
+
+
+def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
-        raise Refusal(f"seed {text!r} is not a whole number from 0 up: give one such as 0")
+        raise Refusal(f"{name} {text!r} is not a whole number from 0 up: give one such as 0")
     return int(text)
 
 

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from transformers import PreTrainedModel
 
 from r1repro import config
-from r1repro.engine import checkpoint, policy, sampler, vocabulary
+from r1repro.engine import adapters, checkpoint, policy, sampler, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.rewards.format import format_reward
@@ -87,7 +87,7 @@ def find(model: Path | str) -> Path:
     if str(model) in base.SHAPES:
         return base.folder(str(model))
     path = Path(model)
-    if (path / "config.json").exists():
+    if any((path / name).exists() for name in ("config.json", adapters.CONFIG)):
         return path
     with readable(path / "checkpoints"):
         if steps := checkpoint.steps_in(path):

@@ -52,11 +52,15 @@ def quantised(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def keep_format_(model: nn.Module) -> None:
-    """Keep 4-bit weights as they are on the CPU: on some CPUs bitsandbytes packs them anew for inference, in bfloat16
-    and without a gradient."""
+def keep_layout_(model: PreTrainedModel) -> None:
+    """Leave weights in 4 bits as they were quantised.
+
+    On CPUs with bfloat16 instructions bitsandbytes packs them anew in the first pass without a gradient and rounds
+    their scales, for good: samples would be drawn from other weights than those that were trained beside, and a merge
+    would read them in the wrong order.
+    """
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+        if type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False
 
 
@@ -110,8 +114,8 @@ def _inject_(model: PreTrainedModel, about, held: Policy) -> None:
     """Two adapters of one shape; the reference begins as a copy of the policy."""
     from peft import inject_adapter_in_model
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the second is meant
+    with warnings.catch_warnings():  # of what is meant: a second adapter, and layers that are stored transposed
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`|fan_in_fan_out", category=UserWarning)
         for name in (POLICY, REFERENCE):
             inject_adapter_in_model(about, model, adapter_name=name)
     for parameter in _own(model).values():
@@ -212,19 +216,24 @@ def held_of(folder: Path | str) -> Policy:
 
 
 @torch.no_grad()
-def merged(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Weights of the plain model that computes as this one: W + alpha / rank * B A, in single precision.
+def merged(model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Weights of the plain model that computes as this one: W + alpha / rank * B A, added up in single precision.
 
     Weights in 4 bits are dequantised first; so the merge is of what the adapter was trained beside, and not of the
     weights before their quantisation.  Names are those of the plain model; tied copies are left out.
+
+    Args:
+        dtype: what they are rounded to.
     """
     from peft.tuners.lora import LoraLayer
 
     found = {name: t.float() for name, t in _base_weights(model).items()}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            found[f"{name}.weight"] += module.get_delta_weight(POLICY).float()
-    return {name: t.contiguous() for name, t in found.items()}
+            delta = module.get_delta_weight(POLICY).float()
+            is_turned = getattr(module.get_base_layer(), "source_cls", None) is Conv1D
+            found[f"{name}.weight"] = found[f"{name}.weight"] + (delta.T if is_turned else delta)
+    return {name: t.to(dtype).contiguous() for name, t in found.items()}
 
 
 @torch.no_grad()
@@ -252,8 +261,12 @@ def _base_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
             owner = model.get_submodule(name.rpartition(".")[0])
-            packed = name.endswith(".weight") and type(owner).__name__ == "Linear4bit"
-            found[name.replace(".base_layer.", ".")] = plain_weight(owner) if packed else parameter.detach()
+            weight = parameter.detach()
+            if name.endswith(".weight") and type(owner).__name__ == "Linear4bit":
+                weight = plain_weight(owner)
+                if getattr(owner, "source_cls", None) is Conv1D:  # which stands the other way round in 4 bits
+                    weight = weight.T
+            found[name.replace(".base_layer.", ".")] = weight
     return found
 
 

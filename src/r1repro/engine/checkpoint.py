@@ -57,7 +57,7 @@ def save_(
         temporary.mkdir(parents=True)
         try:
             adapters.save_(model, temporary) if adapters.has(model) else model.save_pretrained(temporary)
-            _save_tokenizer(tokenizer, temporary)
+            save_tokenizer(tokenizer, temporary)
             if optimizer is not None:
                 save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
             if reference is not None:
@@ -72,7 +72,7 @@ def save_(
     return folder
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save it, with a failure to write told as what it is: the library raises a bare Exception."""
     try:
         tokenizer.save_pretrained(folder)

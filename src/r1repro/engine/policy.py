@@ -91,7 +91,8 @@ def _plain(folder: Path, dtype: torch.dtype, held: Policy, device: str) -> PreTr
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, name, None) not in (None, 1, 1.0):
             raise Refusal(f"the model at {folder} has {name} in its config.json, which is not supported: use another")
-    adapters.keep_format_(model)
+    if options:
+        adapters.keep_layout_(model)
     return model if options else model.to(device)
 
 

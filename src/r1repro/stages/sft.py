@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from r1repro.algo import likelihood
 from r1repro.config import SFT, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, policy, tokens, vocabulary
+from r1repro.engine import adapters, checkpoint, hub, policy, tokens, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import Interrupts, Run
@@ -78,8 +78,11 @@ def train(
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
-    num_tokens = int(data.output_lengths.sum(dtype=np.int64))
-    run.finish(tokens={"trained": num_tokens * cfg.epochs}, examples=len(data), left_out=data.left_out)
+    trained = int(data.output_lengths.sum(dtype=np.int64)) * cfg.epochs
+    run.finish(
+        tokens={"trained": trained}, examples=len(data), left_out=data.left_out,
+        base=hub.origin(adapters.base_of(base_dir) or base_dir),
+    )  # fmt: skip
     shutil.rmtree(place)
     return last
 
