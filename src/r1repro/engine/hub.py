@@ -39,7 +39,7 @@ def folder(name: Path | str, revision: str | None = None) -> Path:
         return Path(name)
     known = students.students().get(str(name))
     match = _ID.fullmatch(known.base if known else str(name))
-    if not match:
+    if not match or not _is_valid(match[1]):
         raise Refusal(
             f"no model at {name}: give a folder, organisation/name of Hugging Face (or organisation/name@revision), or "
             f"a student of {', '.join(students.students())}"
@@ -104,6 +104,16 @@ def extended(model: Path | str, max_positions: int, target: Path) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
     return target
+
+
+def _is_valid(repository: str) -> bool:
+    from huggingface_hub import errors, utils
+
+    try:
+        utils.validate_repo_id(repository)
+    except errors.HFValidationError:
+        return False
+    return True
 
 
 def _called(repository: str, revision: str | None) -> str:
@@ -183,7 +193,7 @@ def _downloaded(repository: str, revision: str | None) -> Path:
             f"{repository} has no revision {revision!r}: give organisation/name@revision with a branch, tag or commit "
             f"of {page}/commits/main"
         ) from error
-    except (OSError, errors.HTTPError, errors.HFValidationError, errors.XetDownloadError) as error:
+    except (OSError, errors.HTTPError, errors.XetDownloadError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Refusal(
             f"{called} cannot be downloaded ({reason}): the same command goes on where it stopped; without a network, "
