@@ -20,7 +20,7 @@ class Served:
     off_nats: float = 0.0
 
     def sample(self, prompts, num_outputs, *, ends, **settings):
-        every = sampler.sample(self.model, prompts, num_outputs, end=ends[0], **settings)
+        every = sampler.sample(self.model, prompts, num_outputs, ends=ends, **settings)
         return dataclasses.replace(every, logp_NT=every.logp_NT + self.off_nats)
 
 

@@ -67,7 +67,7 @@ def test_the_process_is_put_back(monkeypatch):
 
 def test_of_a_checkpoint_only_the_model_is_shown(tmp_path):
     model = models.build(dtype=torch.float32)
-    folder = checkpoint.save_(tmp_path, 1, model, tokenizer.load(), reference=model)
+    folder = checkpoint.save_(tmp_path, 1, model, tokenizer.load(), reference=checkpoint.own_tensors(model))
     assert (folder / "reference.safetensors").exists()
     with vllm_process.model_alone(folder) as shown:
         assert sorted(file.name for file in shown.iterdir()) == ["config.json", "model.safetensors"]

@@ -92,7 +92,9 @@ def whole(kind, folder):
     from r1repro.tinyworld import tokenizer
 
     model = policy_of(kind)
-    start = checkpoint.save_(folder, 1, model, tokenizer.load(), reference=policy_of(kind, seed=1))
+    start = checkpoint.save_(
+        folder, 1, model, tokenizer.load(), reference=checkpoint.own_tensors(policy_of(kind, seed=1))
+    )
     random.seed(5), torch.manual_seed(5)
     before = (random.random(), torch.rand(1).item())
     random.seed(5), torch.manual_seed(5)
@@ -396,6 +398,21 @@ def test_ranks_share_an_engine_or_have_one_each(seen):
         assert max(found["together"] + found["apart"]) < CLOSE
         assert found["ranks_after_together"] == found["ranks_after_apart"] == 2.0
     assert first["together_rows"] == second["together_rows"] == first["apart_rows"] + second["apart_rows"]
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_rl_samples_from_what_it_has_just_trained(seen, kind):
+    """Adapters beside plain and beside 4-bit weights: vLLM serves the base as it is held, and each new adapter."""
+    found = seen["small_runs"][kind]
+    assert found["steps"] == 4 and found["questions"] == 4 and found["moved"] > 1e-3
+    assert len(found["nats"]) == 2 and max(found["nats"]) < 1e-6
+
+
+def test_notebook_03_learns(seen):
+    """As `tests/test_learning.py` asks of the torch sampler."""
+    found = seen["notebook"]
+    assert found["sampler"] == "vllm" and len(found["rewards"]) == 8
+    assert sum(found["rewards"][-3:]) / 3 > sum(found["rewards"][:2]) / 2 + 0.15, found
 
 
 def test_an_engine_that_cannot_serve_says_why(seen):
