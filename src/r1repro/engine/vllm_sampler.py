@@ -37,7 +37,7 @@ CPU_BATCHED_TOKENS = 8192
 
 
 class VLLM:
-    """An engine of vLLM that serves one policy; one a process.
+    """An engine of vLLM that serves one policy; one at a time in a process.
 
     Several ranks each start one.  With ``tensor_parallel`` 1 each samples for itself; above, so many ranks serve one
     copy together and must make the same calls in the same order, also with the same arguments.
