@@ -192,7 +192,8 @@ def adapters(folder):
     base = policy_of("qwen2")
     base.save_pretrained(folder / "model")
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    actor = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=linear))
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=linear))
+    actor = wrapped.get_base_model()
     served = serve(folder / "model", rank=4)
     found["none"] = apart(served.sample(PROMPTS, OUTPUTS, **SETTINGS), actor)
     draw = torch.Generator().manual_seed(2)
@@ -201,7 +202,7 @@ def adapters(folder):
         for name, p in actor.named_parameters():
             if "lora_" in name:
                 p.data += 0.2 * torch.randn(p.shape, generator=draw)
-        actor.save_pretrained(folder / f"adapter-{step}")
+        wrapped.save_pretrained(folder / f"adapter-{step}")
         found[f"missed_{step}"] = refused(probe.probe, served, actor, PROMPTS, **probing)
         served.adapt_(folder / f"adapter-{step}")
         every = served.sample(PROMPTS, OUTPUTS, **SETTINGS)
@@ -255,11 +256,53 @@ def ranks(folder):
     return found
 
 
+def small_runs(folder):
+    """Two rollouts of RL with each kind of weights, vLLM sampling; then the last checkpoint evaluated by it."""
+    from r1repro import config
+    from r1repro.stages import evaluate, rl
+    from r1repro.tinyworld import base
+
+    found = {}
+    for kind in ("lora", "qlora"):
+        changes = {"policy.sampler": "vllm", "policy.weights": kind, "policy.rank": 8, "rl.learning_rate": 5e-3}
+        changes |= {"rl.num_rollouts": 2, "rl.num_checkpoints": 1, "rl.questions": "chain_sum", "rl.max_tokens": 64}
+        changes |= {"evaluate.num_questions": 4, "evaluate.k": 2, "evaluate.max_tokens": 64}
+        settings = config.r1_zero("smoke", overrides=changes | {"rl.questions_per_step": 4})
+        run = rl.train(settings.rl, folder / kind, base.folder(base.MAIN), settings.machine)
+        last = rl.checkpoint.folder_of(run, rl.checkpoint.steps_in(run)[-1])
+        done = evaluate.run(settings.evaluate, folder / f"{kind}-evaluated", last, settings.machine)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        found[kind] = {
+            "steps": len(lines),
+            "nats": [line["sampler/divergence_nats"] for line in lines if "sampler/divergence_nats" in line],
+            "moved": lines[-1]["policy/kl_reference_nats"],
+            "questions": json.loads((done / "summary.json").read_text())["questions"],
+        }
+    return found
+
+
+def notebook(folder):
+    """Notebook 03 at smoke from its first cell to its last, vLLM sampling; its run's rewards."""
+    import papermill
+
+    changes = {"policy.sampler": "vllm", "rl.num_checkpoints": 1, "evaluate.num_questions": 8}
+    papermill.execute_notebook(
+        TOP / "notebooks" / "03_r1_zero.ipynb", folder / "03.ipynb", kernel_name="python3", progress_bar=False,
+        parameters={"tier": "smoke", "seed": 0, "run_dir": str(folder / "seed-0"), "overrides": changes},
+    )  # fmt: skip
+    lines = (folder / "seed-0" / "r1_zero" / "metrics.jsonl").read_text().splitlines()
+    manifest = json.loads((folder / "seed-0" / "r1_zero" / "manifest.json").read_text())
+    rewards = [row["reward/mean"] for row in map(json.loads, lines) if "reward/mean" in row]
+    return {"rewards": rewards, "sampler": manifest["config"]["policy"]["sampler"]}
+
+
 PROGRAMS = {
     "qwen2": lambda folder: whole("qwen2", folder),
     "llama": lambda folder: whole("llama", folder),
     "adapters": adapters,
     "unfit": unfit,
+    "small_runs": small_runs,
+    "notebook": notebook,
     "ranks": ranks,
 }
 
@@ -403,14 +446,14 @@ def test_ranks_share_an_engine_or_have_one_each(seen):
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
 def test_rl_samples_from_what_it_has_just_trained(seen, kind):
     """Adapters beside plain and beside 4-bit weights: vLLM serves the base as it is held, and each new adapter."""
-    found = seen["small_runs"][kind]
+    found = seen["small_runs"][0][kind]
     assert found["steps"] == 4 and found["questions"] == 4 and found["moved"] > 1e-3
     assert len(found["nats"]) == 2 and max(found["nats"]) < 1e-6
 
 
 def test_notebook_03_learns(seen):
     """As `tests/test_learning.py` asks of the torch sampler."""
-    found = seen["notebook"]
+    found = seen["notebook"][0]
     assert found["sampler"] == "vllm" and len(found["rewards"]) == 8
     assert sum(found["rewards"][-3:]) / 3 > sum(found["rewards"][:2]) / 2 + 0.15, found
 

@@ -458,7 +458,10 @@ class R1Zero:
     """Ours: draws questions, noise and mini-batches of the RL run."""
 
     base: str = "tiny-1m"
-    """Name of a tiny-world base model, or the folder of a Hugging Face model."""
+    """A base model of the tiny world, a student of `students`, ``organisation/name`` of Hugging Face, or a folder."""
+
+    profile: int = 0
+    """Ours: gigabytes of the GPU, of `PROFILES`; they choose knobs of `Machine`, which change no number.  0: none."""
 
     rl: RL = field(default_factory=RL)
     evaluate: Evaluate = field(default_factory=Evaluate)
@@ -575,8 +578,8 @@ TIER_RL: dict[str, dict[str, Any]] = {
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "gpu": dict(
-        questions_per_step=8, steps_per_rollout=4, num_rollouts=100, learning_rate=1e-5, max_tokens=2048,
-        refresh_reference_every=100, num_checkpoints=4,
+        questions="gsm8k", questions_per_step=8, steps_per_rollout=4, num_rollouts=100, learning_rate=1e-5,
+        max_tokens=2048, refresh_reference_every=100, num_checkpoints=4,
     ),
     "node": dict(num_rollouts=100, max_tokens=8192),
     "cluster": dict(num_rollouts=300),
@@ -586,7 +589,7 @@ TIER_RL: dict[str, dict[str, Any]] = {
 TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=256),
     "cpu": dict(num_questions=400, max_tokens=448, seed=14864973),
-    "gpu": dict(num_questions=200, max_tokens=2048),
+    "gpu": dict(questions="gsm8k", num_questions=200, max_tokens=2048),
     "node": dict(num_questions=500, max_tokens=8192),
     "cluster": dict(num_questions=500),
     "paper": dict(num_questions=500),
@@ -608,9 +611,28 @@ with a small format reward and a fixed reference, as is common; a larger step.""
 # The seed of the published test questions was fixed after the settings: the first six hex digits of the commit that
 # holds them, e2d24d85e8d1.
 
-RUNNABLE = ("smoke", "cpu")
-"""Tiers whose model is here.  The others show their settings; their models arrive with the stages for real
-checkpoints."""
+TINY = ("smoke", "cpu")
+"""Tiers of the tiny world."""
+
+RUNNABLE = (*TINY, "gpu")
+"""Tiers that train.  The others show their settings."""
+
+PROFILES: dict[int, dict[str, Any]] = {
+    16: dict(micro_batch_tokens=4096, max_rows=64, logits_at_once=2**24, recompute=True, sampler_memory=0.40),
+    24: dict(micro_batch_tokens=8192, max_rows=128, logits_at_once=2**25, recompute=True, sampler_memory=0.45),
+    48: dict(micro_batch_tokens=16384, max_rows=256, logits_at_once=2**26, recompute=True, sampler_memory=0.50),
+    80: dict(micro_batch_tokens=32768, max_rows=512, logits_at_once=2**27, recompute=True, sampler_memory=0.50),
+}
+"""Gigabytes of a GPU -> knobs of `Machine`.  **Not yet measured on a GPU.**"""
+
+TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
+    "gpu": {
+        "": dict(base="qwen-1.5b-base", profile=24),
+        "policy": dict(weights="qlora", dtype="bfloat16", sampler="vllm"),
+        "machine": dict(device="cuda"),
+    },
+}
+"""Tier -> its base, how it is held, and where; tiers of the tiny world have the defaults."""
 
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
@@ -651,6 +673,7 @@ def r1_zero(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
     2
     """
     parts = {"rl": TIER_RL[tier], "evaluate": TIER_EVALUATE[tier]} if tier in TIERS else {}
+    parts |= TIER_MODEL.get(tier, {}) if tier in TIERS else {}
     return _settings(R1Zero, tier, seed, parts, overrides)
 
 
@@ -674,7 +697,7 @@ def _settings(
     if not isinstance(overrides, Mapping | None):
         raise Refusal(f"overrides is {overrides!r}: give a mapping such as {{'rl.learning_rate': 1e-4}}")
     classes = {f.name: f.default_factory for f in dataclasses.fields(cls) if f.default_factory is not MISSING}
-    values = {name: dict(parts.get(name, {})) for name in classes} | {"": {}}
+    values = {name: dict(parts.get(name, {})) for name in ("", *classes)}
     for name, part in classes.items():
         if part not in (Evaluate, Machine, Policy):
             values[name]["seed"] = seed
@@ -687,6 +710,10 @@ def _settings(
             raise Refusal(f"no setting {name!r}: choose one of {', '.join(sorted(known))}")
         values[part][key] = _typed(owner, name, key, value)
     own, policy = values.pop(""), Policy(**values.pop("policy"))
+    if profile := own.get("profile"):
+        if profile not in PROFILES:
+            raise Refusal(f"profile is {profile}: choose the next below your GPU's of {', '.join(map(str, PROFILES))}")
+        values["machine"] = PROFILES[profile] | values["machine"]
     for name, part in classes.items():
         if part not in (Machine, Policy):
             values[name]["policy"] = policy
@@ -705,10 +732,20 @@ def check_runnable(tier: str) -> None:
     if tier == "paper":
         raise Refusal(
             "tier paper shows the paper's own settings and trains nothing (512 H800 GPUs, about 198 hours): "
-            "see `python -m r1repro tiers`, and choose smoke or cpu to train"
+            f"see `python -m r1repro tiers`, and choose {', '.join(RUNNABLE[:-1])} or {RUNNABLE[-1]} to train"
         )
     if tier not in RUNNABLE:
         raise Refusal(f"tier {tier} has settings but no model in this version: choose one of {', '.join(RUNNABLE)}")
+
+
+def check_pipeline(tier: str) -> None:
+    """Refuse notebooks 04 to 08 where they have no settings of their own."""
+    check_runnable(tier)
+    if tier not in TIER_R1:
+        raise Refusal(
+            f"notebooks 04 to 08 have no settings for tier {tier} in this version: choose one of {', '.join(TIER_R1)}, "
+            "or `python -m r1repro distill` for a real student"
+        )
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from r1repro.algo.estimators import bootstrap, effects, slope, vote_right, weigh
 from r1repro.records import Refusal
 from r1repro.rewards.language import is_mixed, reflection_count
 from r1repro.run import read_json, read_lines, readable
+from r1repro.tinyworld import families
 
 VERDICTS = ("reproduced", "trend", "contradicted", "inconclusive", "untestable")
 
@@ -156,8 +157,8 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
 def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist.
 
-    Of an evaluation that asked several families, the chain sums alone: the claims about R1-Zero (C01 to C09, C30) are
-    measured on them, as the paper's on mathematics.
+    Of an evaluation that asked several families, the chain sums alone (`headline`): the claims about R1-Zero (C01 to
+    C09, C30) are measured on them, as the paper's on mathematics.
     """
     evaluations = sorted(folder.glob("evaluate/step-*/manifest.json"))
     if not evaluations:
@@ -170,7 +171,7 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
         run = manifest.parent
         records.append(record(run, out))
         with readable(run / "samples.jsonl"):
-            rows = chain_sums(sorted(read_lines(run / "samples.jsonl"), key=lambda row: row["id"]))
+            rows = headline(sorted(read_lines(run / "samples.jsonl"), key=lambda row: row["id"]))
             asked = [(row["id"], row["language"], row["level"]) for row in rows]
             if not rows or len({len(row["outputs"]) for row in rows}) > 1:
                 raise Refusal(f"{run} has no chain sums, or not as many samples to each: evaluate it again")
@@ -192,13 +193,18 @@ def read_seed(folder: Path, out: Path) -> SeedRuns | None:
     )
 
 
-def chain_sums(rows: list[dict]) -> list[dict]:
-    """The rows of chain sums; those of evaluations from before there were families name none.
+def headline(rows: list[dict]) -> list[dict]:
+    """The rows that the claims about R1-Zero are measured on: of the tiny world the chain sums, of other questions all.
 
-    >>> chain_sums([{"id": 1, "family": "logic"}, {"id": 2, "family": "chain_sum"}]), chain_sums([{"id": 1}])
-    ([{'id': 2, 'family': 'chain_sum'}], [{'id': 1}])
+    Evaluations from before there were families name none.
+
+    >>> headline([{"id": 1, "family": "logic"}, {"id": 2, "family": "chain_sum"}])
+    [{'id': 2, 'family': 'chain_sum'}]
+    >>> headline([{"id": 1}]), headline([{"id": 1, "family": "gsm8k"}])
+    ([{'id': 1}], [{'id': 1, 'family': 'gsm8k'}])
     """
-    return [row for row in rows if row.get("family", "chain_sum") == "chain_sum"]
+    world = [row for row in rows if row.get("family", "chain_sum") in families.ALL]
+    return [row for row in world if row.get("family", "chain_sum") == "chain_sum"] if world else rows
 
 
 def seed_of(folder: Path) -> int:

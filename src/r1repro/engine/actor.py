@@ -80,7 +80,7 @@ def load(
         Refusal: see `policy.load` and `vocabulary.of`; a device that is not there.
     """
     held, machine = held or Policy(), machine or Machine()
-    _check_device(machine.device)
+    check_device(machine.device)
     model = policy.load(folder, held=held, device=machine.device)
     if trained is not None and held.weights != "full" and not adapters.has(model):
         adapters.attach_(model, held, Path(folder), trained)
@@ -93,11 +93,14 @@ def load(
     return Actor(model, words, machine, Serving(model, words, held, machine) if held.sampler == "vllm" else None)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise Refusal(f"machine.device is {device!r}, which is not here: set machine.device=cpu") from error
+        raise Refusal(
+            f"machine.device is {device!r}, which is not here: choose tier cpu, or set machine.device=cpu"
+        ) from error
 
 
 class Reference:

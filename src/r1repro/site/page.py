@@ -89,7 +89,7 @@ def heading(content: Material) -> str:
 
 def _opening(content: Material, entries: Sequence[dict], found: Sequence[str]) -> list[str]:
     rules = "" if found else " Verdicts are computed from rules that were committed before the runs."
-    said = [f"<p>{html.escape(text)}</p>" for text in TINY if content.tier in config.RUNNABLE]
+    said = [f"<p>{html.escape(text)}</p>" for text in TINY if content.tier in config.TINY]
     said += [f"<p><strong>{html.escape(SMOKE)}</strong></p>"] * (content.tier == "smoke")
     return [
         f"<header><h1>DeepSeek-R1, reproduced: tier {html.escape(content.tier)}</h1>",

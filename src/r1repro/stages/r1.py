@@ -32,6 +32,7 @@ def model_of(settings: config.R1, seed_dir: Path | str, name: str) -> Path:
     Raises:
         Refusal: the stage that makes it has not come to its end.
     """
+    config.check_pipeline(settings.tier)
     seed_dir = Path(seed_dir)
     runs = {
         "r1_zero": "r1_zero", "dev1": "dev1/sft", "dev2": "dev2/rl", "dev2_twin": "dev2/twin", "dev3": "dev3/sft",

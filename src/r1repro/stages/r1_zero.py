@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from r1repro import config
-from r1repro.engine import checkpoint
+from r1repro.engine import actor, checkpoint, hub
 from r1repro.run import read_json, write_json
-from r1repro.stages import evaluate, rl
+from r1repro.stages import child, evaluate, rl
 from r1repro.tinyworld import base
 
 
@@ -15,11 +15,16 @@ def run(settings: config.R1Zero, seed_dir: Path | str) -> Path:
     Leaves ``r1_zero/`` (the RL run) and ``evaluate/step-<n>/`` (one evaluation a kept checkpoint) in it.
     """
     config.check_runnable(settings.tier)
-    seed_dir = Path(seed_dir)
-    rl.train(settings.rl, seed_dir / "r1_zero", base_folder(settings.base), settings.machine)
-    for step in rl.kept_steps(settings.rl):
-        model = checkpoint.folder_of(seed_dir / "r1_zero", step)
-        evaluate.run(settings.evaluate, seed_dir / "evaluate" / f"step-{step:06d}", model, settings.machine)
+    seed_dir, machine = Path(seed_dir), settings.machine
+    actor.check_device(machine.device)
+    if not child.runs_here(machine):
+        child.run_r1_zero(settings, seed_dir)
+        return seed_dir
+    with child.speaking_of_memory(machine):
+        rl.train(settings.rl, seed_dir / "r1_zero", base_folder(settings.base), machine)
+        for step in rl.kept_steps(settings.rl):
+            model = checkpoint.folder_of(seed_dir / "r1_zero", step)
+            evaluate.run(settings.evaluate, seed_dir / "evaluate" / f"step-{step:06d}", model, machine)
     return seed_dir
 
 
@@ -40,5 +45,5 @@ def run_variants(tier: str, seed: int, seed_dir: Path | str) -> list[dict]:
 
 
 def base_folder(name: str) -> Path:
-    """A base model of the tiny world by its name, or the folder that a path names."""
-    return base.folder(name) if name in base.SHAPES else Path(name)
+    """A base model of the tiny world by its name, or the folder of another: see `hub.folder`."""
+    return base.folder(name) if name in base.SHAPES else hub.folder(name)

@@ -1,0 +1,110 @@
+"""A stage as a process of its own: a GPU's memory comes back when it ends, and an interrupted kernel loses nothing.
+
+On a CPU a stage runs where it is called.  The child is told its settings by a file, shows its progress bars where the
+parent would, and what it refuses is refused by the parent in the same line.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1repro import config
+from r1repro.records import Refusal
+from r1repro.run import read_json, writable, write_json
+
+MARK = "R1REPRO_CHILD"
+"""Environment variable that says that this process is the child already."""
+
+
+def runs_here(machine: config.Machine) -> bool:
+    """Whether a stage runs in this process: on a CPU, or because it is the child."""
+    return machine.device == "cpu" or MARK in os.environ
+
+
+def run_r1_zero(settings: config.R1Zero, seed_dir: Path) -> None:
+    """`r1_zero.run` in a child.
+
+    Raises:
+        Refusal: the child refused, in its words; or it died, with its exit code.
+    """
+    writable(seed_dir)
+    file = seed_dir / "child.json"
+    write_json(file, dataclasses.asdict(settings))
+    try:
+        _wait([sys.executable, "-m", "r1repro.stages.child", str(file)])
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _wait(command: list[str]) -> None:
+    """Run a child to its end; its last line on stderr is its refusal."""
+    child = subprocess.Popen(command, env=os.environ | {MARK: "1"}, stderr=subprocess.PIPE, text=True, bufsize=0)
+    last = ""
+    for line in child.stderr:
+        sys.stderr.write(line)
+        last = line.strip() or last
+    if code := child.wait():
+        refused = last.startswith("r1repro: ")
+        raise Refusal(
+            last.removeprefix("r1repro: ")
+            if refused
+            else f"the stage's process ended with code {code} ({last[:200]}): run it again, it goes on from its last "
+            "checkpoint"
+        )
+
+
+def read_settings(record: dict[str, Any]) -> config.R1Zero:
+    """Settings as `dataclasses.asdict` wrote them.
+
+    >>> whole = config.r1_zero("smoke")
+    >>> read_settings(dataclasses.asdict(whole)) == whole
+    True
+    """
+    return _made(config.R1Zero, record)
+
+
+def _made(cls: type, record: dict[str, Any]) -> Any:
+    inner = {f.name: f.type for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)}
+    given = {name: _made(inner[name], value) if name in inner else value for name, value in record.items()}
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+@contextmanager
+def speaking_of_memory(machine: config.Machine) -> Iterator[None]:
+    """A device that is full as one line that says which knobs to turn.
+
+    Raises:
+        Refusal: out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(".")[0]
+        raise Refusal(
+            f"the GPU's memory is full ({reason}): set machine.recompute=true, halve machine.micro_batch_tokens (now "
+            f"{machine.micro_batch_tokens}) or machine.max_rows ({machine.max_rows}), lower machine.sampler_memory "
+            f"({machine.sampler_memory}), or take a smaller profile; the run goes on from its last checkpoint"
+        ) from error
+
+
+def main(file: str, run: Callable[[config.R1Zero, Path], Any]) -> int:
+    """What the child does; returns its exit code."""
+    try:
+        run(read_settings(read_json(Path(file))), Path(file).parent)
+    except Refusal as refusal:
+        sys.stderr.write(f"\nr1repro: {refusal}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    from r1repro.stages import r1_zero
+
+    sys.exit(main(sys.argv[1], r1_zero.run))
