@@ -140,6 +140,23 @@ def test_all_weights_are_copied_to_the_bit(tmp_path, tiny_base):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_all_weights_are_stored_as_asked(tmp_path, tiny_base):
+    done = export.export(tiny_base, tmp_path / "plain")
+    assert AutoModelForCausalLM.from_pretrained(done).dtype == torch.bfloat16
+    assert policy.load(tiny_base).dtype == torch.float32
+
+
+def test_it_is_the_policy_that_is_merged_and_not_the_reference(tmp_path):
+    made, _ = adapted(tmp_path, LORA)
+    model = policy.load(made, held=LORA)
+    wanted = logp(model)
+    for parameter in adapters._own(model, adapters.REFERENCE).values():
+        parameter.data.zero_()
+    plain = policy.load(tmp_path / "base")
+    plain.load_state_dict(adapters.merged_(model), strict=False)
+    assert (logp(plain) - wanted).abs().max() < 1e-4
+
+
 def test_large_weights_come_in_shards(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setattr(export, "SHARD", "60KB")
     done = export.export(tiny_base, tmp_path / "plain", dtype="float32")

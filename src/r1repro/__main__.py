@@ -77,6 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--temperature", help="of the sampling (default: 0.6)")
     made.add_argument("--top-p", help="share of the probability that is sampled from (default: 0.95)")
     made.add_argument("--max-tokens", help="cap of an output, thinking included (default: 448)")
+    text = "ask a teacher on a server that speaks OpenAI's protocol, and keep its answers as examples"
+    made = verbs.add_parser("teach", help=text, description=text)  # its --out is a file, not the folder of runs
+    made.add_argument("--url", required=True, help="of the server, such as http://localhost:8000")
+    made.add_argument("--model", required=True, help="as that server calls it")
+    made.add_argument(
+        "--questions", required=True, metavar="SOURCE", help="a source by name, or a file or folder of rows"
+    )
+    made.add_argument("--out", dest="target", required=True, metavar="FILE", help="JSONL file that the answers go to")
+    made.add_argument("--at-once", default="16", help="requests side by side (default: 16)")
+    made.add_argument("--tries", default="6", help="of a question that gets no answer (default: 6)")
+    made.add_argument("--timeout", default="1800", metavar="SECONDS", help="without a byte (default: 1800)")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as num_questions=800")
+    made.set_defaults(run=_teach, out=None)
     made = verb(
         "export", _export, "write a model as one plain folder of Hugging Face, adapters merged, with a model card"
     )
@@ -186,6 +199,22 @@ def _chat(arguments) -> int:
     questions = arguments.question or chat.typed(sys.stdout)
     refused = chat.talk(partner, questions, sys.stdout, sys.stderr, echo=not by_hand)
     return 2 if refused and not by_hand else 0
+
+
+def _teach(arguments) -> None:
+    from r1repro import config
+    from r1repro.stages import teacher
+
+    own = {"url": arguments.url, "model": arguments.model, "questions": arguments.questions}
+    settings = config.teach(config.parse_overrides(arguments.set) | own)
+    limits = {
+        "at_once": _whole("--at-once", arguments.at_once),
+        "tries": _whole("--tries", arguments.tries),
+        "timeout_s": _whole("--timeout", arguments.timeout),
+    }
+    summary = teacher.ask(settings, arguments.target, **limits)
+    shown = {name: summary[name] for name in ("outputs", "cut at the cap", "prompt_tokens", "completion_tokens")}
+    sys.stdout.write(f"{arguments.target}: {json.dumps(shown)}\n")
 
 
 def _export(arguments) -> None:

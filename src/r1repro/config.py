@@ -327,6 +327,49 @@ class Collect:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Teach:
+    """Outputs of a teacher that answers over the network, kept as examples: distillation (2.4)."""
+
+    url: str
+    """Of a server that speaks OpenAI's protocol, such as ``http://localhost:8000``."""
+
+    model: str
+    """As that server calls it."""
+
+    questions: str = "reasoning"
+    """Source of questions, of the training split; or a file or folder of rows that hold some."""
+
+    num_questions: int = 0
+    """Ours: at most; 0 for all of a file, and for 1,000 of a source."""
+
+    seed: int = 0
+    """Ours: draws the questions of a source.  What a server samples is its own."""
+
+    outputs_per_question: int = 1
+    """Ours: each is asked for by itself."""
+
+    instruction: str = ""
+    """Ours: put behind each question when it is asked, and not kept with it."""
+
+    temperature: float = _paper("evaluation", "temperature")
+    """hyperparameters.csv, evaluation temperature; how the 800,000 were sampled is not reported."""
+
+    top_p: float = _paper("evaluation", "top_p")
+    """hyperparameters.csv, evaluation top_p."""
+
+    max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
+    """Cap of an output, thinking included; hyperparameters.csv, evaluation max_generation_tokens."""
+
+    def __post_init__(self):
+        _positive(self, "outputs_per_question", "temperature", "top_p", "max_tokens")
+        _not_negative(self, "num_questions", "seed")
+        if not self.url.startswith(("http://", "https://")):
+            raise Refusal(f"teach.url is {self.url!r}: give one that begins with http:// or https://")
+        if self.top_p > 1:
+            raise Refusal(f"teach.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RewardModel:
     """A policy with a scalar head, trained on pairs (Bradley-Terry) or on labelled outputs (point-wise), 2.3.4."""
 
@@ -687,6 +730,19 @@ def r1(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> 
     return _settings(R1, tier, seed, {part: PIPELINE[part] | own.get(part, {}) for part in PIPELINE}, overrides)
 
 
+def teach(values: Mapping[str, Any]) -> Teach:
+    """Settings of a teacher by name.
+
+    >>> teach({"url": "http://localhost:8000", "model": "r1", "max_tokens": 100}).max_tokens
+    100
+    """
+    known = _settable(Teach)
+    for name in values:
+        if name not in known:
+            raise Refusal(f"no setting teach.{name}: choose one of {', '.join(sorted(known))}")
+    return Teach(**{name: _typed(Teach, f"teach.{name}", name, value) for name, value in values.items()})
+
+
 def _settings(
     cls: type, tier: str, seed: int, parts: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None
 ) -> Any:
@@ -787,7 +843,7 @@ def _settable(cls: type) -> dict[str, type]:
         for f in dataclasses.fields(cls)
         if f.name not in ("tier", "seed") and f.default_factory is MISSING
     }
-    return plain | ({"seed": int} if cls is Evaluate else {})
+    return plain | ({"seed": int} if cls in (Evaluate, Teach) else {})
 
 
 def _typed(cls: type, name: str, key: str, value: Any) -> Any:

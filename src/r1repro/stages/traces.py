@@ -141,6 +141,19 @@ def asked(row: Mapping[str, Any]) -> str | None:
     return f"{question}\n\n{given}" if question and given else question
 
 
+def question(row: Mapping[str, Any], place: str = "a row") -> str:
+    """The question of a row, whether it has an output or not; see `example`.
+
+    >>> question({"messages": [{"role": "user", "content": "1 + 1?"}]})
+    '1 + 1?'
+    """
+    turns = next((row[name] for name in TURNS if isinstance(row.get(name), list) and row[name]), [])
+    found = asked(row) or _talk(turns)[0]
+    if not found:
+        raise Refusal(f"{place} has no text called question (or problem, prompt, messages): mend or remove it")
+    return found
+
+
 def joined(answer: str, reasoning: str | None = None) -> str:
     """An output: its reasoning between think tags, then the answer; other marks than ours are rewritten.
 
