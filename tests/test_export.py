@@ -61,13 +61,13 @@ def test_a_merged_adapter_computes_as_it_did(tmp_path, kind, held):
 
 
 def test_weights_in_4_bits_are_merged_as_they_were_trained_beside(tmp_path):
-    """Merged into the weights before their quantisation the model would be another."""
+    """Merged into the weights before their quantisation, as a stranger's adapter is, the model would be another."""
     saved, wanted = adapted(tmp_path, QLORA)
-    write_json(tmp_path / "run" / "manifest.json", {"config": {"policy": {"weights": "qlora", "rank": 4, "alpha": 8}}})
     said = AutoModelForCausalLM.from_pretrained(export.export(saved, tmp_path / "said", dtype="float32"))
-    for name in (adapters.HELD, "checkpoint.json"):  # an adapter that does not say beside what it was trained
-        (saved / name).unlink(missing_ok=True)
-    other = AutoModelForCausalLM.from_pretrained(export.export(saved, tmp_path / "other", LORA, dtype="float32"))
+    assert "4 bits (NF4)" in (tmp_path / "said" / "README.md").read_text()
+    for name in (adapters.HELD, "checkpoint.json"):
+        (saved / name).unlink()
+    other = AutoModelForCausalLM.from_pretrained(export.export(saved, tmp_path / "other", dtype="float32"))
     assert (logp(said.eval()) - wanted).abs().max() < 1e-4 < 0.1 < (logp(other.eval()) - wanted).abs().max()
 
 
@@ -153,7 +153,7 @@ def test_it_is_the_policy_that_is_merged_and_not_the_reference(tmp_path):
     for parameter in adapters._own(model, adapters.REFERENCE).values():
         parameter.data.zero_()
     plain = policy.load(tmp_path / "base")
-    plain.load_state_dict(adapters.merged_(model), strict=False)
+    plain.load_state_dict(adapters.merged(model), strict=False)
     assert (logp(plain) - wanted).abs().max() < 1e-4
 
 

@@ -36,7 +36,7 @@ def export(
 
     Args:
         model: a checkpoint, of all weights or of an adapter, or any folder in Hugging Face form.
-        held: how it was trained; None: as the manifest of its run says.
+        held: how it was trained, for the card, and its template; None: as the adapter or the manifest of its run says.
         dtype: of the weights that are written.
         base: id of its base on Hugging Face, for the card; None: as the run or the base's folder says.
         evaluation: folder of an evaluation whose summary the card is to show.
@@ -57,8 +57,8 @@ def export(
         raise Refusal(f"{target} is there already and is not overwritten: choose another folder, or move it away")
     summary = _summary(evaluation)
     manifest = _manifest(model)
-    held = held or _held(manifest, model)
     beside = adapters.base_of(model)
+    held = held or (adapters.held_of(model) if beside else _held(manifest, model))
     plain = _merged(model, beside, getattr(torch, dtype)) if beside else policy.load(model, getattr(torch, dtype))
     words = vocabulary.of(_with_tokenizer(model, beside), held.template, plain.get_input_embeddings().num_embeddings)
     plain.generation_config = _sampling(words)
