@@ -17,7 +17,7 @@ from r1repro import __main__ as cli
 from r1repro.config import Teach
 from r1repro.records import Refusal
 from r1repro.run import read_json, read_lines
-from r1repro.stages import sft, teacher, traces
+from r1repro.stages import remote, sft, teacher, traces
 
 KEY = "sk-very-secret-1234"
 QUESTIONS = [
@@ -36,6 +36,11 @@ def said(content, reasoning=None, finish="stop", **more):
 def right(body):
     question = body["messages"][0]["content"]
     return said(f"It is {question}", f"Thinking of {question}\n")
+
+
+class Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that does not wait for its answer is part of the tests."""
 
 
 class Server:
@@ -75,7 +80,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     @property
@@ -97,8 +102,8 @@ def server(answer=lambda body, count: right(body)):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(teacher, "FIRST_WAIT_S", 0.01)
-    for name in (*teacher.KEYS, "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    for name in (*remote.KEYS, "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -155,6 +160,13 @@ def test_a_second_call_asks_nothing_and_a_further_output_is_further(tmp_path, qu
     assert made.asked[12:] == ["What is 0 + 1?"] * 3
 
 
+def test_a_question_that_comes_twice_is_asked_once(tmp_path):
+    twice = lines(tmp_path / "twice.jsonl", [QUESTIONS[0], QUESTIONS[0], QUESTIONS[1]])
+    with server() as made:
+        assert teacher.ask(settings(made, twice), tmp_path / "x.jsonl")["outputs"] == 2
+    assert sorted(made.asked) == ["What is 0 + 1?", "What is 1 + 1?"]
+
+
 def test_failures_in_between_are_tried_again(tmp_path, questions):
     """Busy, broken, cut off, no JSON, no answer in time: each goes by."""
 
@@ -207,8 +219,8 @@ def test_a_server_that_dies_is_given_up(tmp_path):
 
 
 def test_waits_grow_and_the_servers_wish_is_heard(tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher, "FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(teacher, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.5)
     times = []
 
     def busy(body, count):
@@ -264,7 +276,7 @@ def test_a_server_that_has_moved_is_not_followed_with_the_key(tmp_path, question
             teacher.ask(settings(made, questions), tmp_path / "x.jsonl")
 
 
-@pytest.mark.parametrize("variable", teacher.KEYS)
+@pytest.mark.parametrize("variable", remote.KEYS)
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, questions, monkeypatch, variable, capfd):
     monkeypatch.setenv(variable, f"{KEY}\n")
     with server() as made:
@@ -342,7 +354,8 @@ def test_other_settings_or_questions_are_refused(tmp_path, questions):
         (["--url", "localhost:8000"], "begins with http"),
         (["--url", "http://x:y"], "no address"),
         (["--url", "http://me:word@x"], "holds a name or a password: give http://x, and set R1REPRO_API_KEY"),
-        (["--questions", "nowhere.jsonl"], "no questions at nowhere.jsonl: give a file or folder, or a source"),
+        (["--questions", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--questions", "No Such"], "no questions at No Such: give a file or folder of rows, or "),
         (["--at-once", "0"], "at_once is 0"),
         (["--tries", "many"], "--tries 'many'"),
         (["--set", "tokens=3"], "no setting teach.tokens: choose one of"),
