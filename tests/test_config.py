@@ -25,7 +25,7 @@ def test_an_unknown_tier_is_refused(tier):
     refused(lambda: config.check_runnable(tier), "smoke, cpu")
 
 
-@pytest.mark.parametrize("tier", ["paper", "gpu", "node", "cluster"])
+@pytest.mark.parametrize("tier", ["paper", "node", "cluster"])
 def test_a_tier_without_a_model_shows_settings_and_does_not_train(tier):
     assert config.r1_zero(tier).tier == tier
     refused(lambda: config.check_runnable(tier), tier, "smoke", "trains nothing" if tier == "paper" else "no model")

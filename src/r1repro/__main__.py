@@ -66,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rl.learning_rate=1e-4")
     made = verb("variants", _variants, "run a control and other settings beside the paper's", tier)
     made.add_argument("--seed", default="0")
+    made = verb(
+        "distill", _distill, "teach a student by traces of a teacher, evaluate it, write it as a plain model", tier
+    )
+    made.add_argument("--student", required=True, help="such as qwen-0.5b, or a folder in Hugging Face form")
+    made.add_argument("--traces", required=True, help="file of JSON lines or Parquet, or a folder of such files")
+    made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
+    made.add_argument("--seed", default="0")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
     made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
     made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
     made.add_argument("--run-dir", required=True, help="folder for samples and summary")
@@ -175,6 +183,15 @@ def _variants(arguments) -> None:
                 f"{row['name']:20} step {step:>4}  pass@1 {summary['pass@1']:.3f}  cons@{summary['k']} "
                 f"{summary['cons@k']:.3f}  length {summary['length']:.0f}  truncated {summary['truncated']:.3f}\n"
             )
+
+
+def _distill(arguments) -> None:
+    from r1repro import config
+    from r1repro.stages import distill
+
+    overrides = config.parse_overrides(arguments.set)
+    settings = config.distill(arguments.tier, arguments.student, _seed(arguments.seed), overrides)
+    sys.stdout.write(f"{distill.start(settings, arguments.run_dir, arguments.traces)}\n")
 
 
 def _evaluate(arguments) -> None:

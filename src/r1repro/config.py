@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from r1repro import paper
+from r1repro import paper, students
 from r1repro.records import Refusal
 
 SOURCES = ("chain_sum", "search", "logic", "programs", "reasoning", "general", "safety", "open", "with_reference")
@@ -540,6 +540,26 @@ class R1:
     machine: Machine = field(default_factory=Machine)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distill:
+    """A student taught by traces (section 2.4): fine-tuned, evaluated, written as a plain model."""
+
+    tier: str
+    seed: int
+    """Ours: order of the traces."""
+
+    base: str = "qwen-0.5b"
+    """A student of `students`, a base of the tiny world, ``organisation/name`` of Hugging Face, or a folder."""
+
+    profile: int = 0
+    """Ours: see `R1Zero`."""
+
+    sft: SFT = field(default_factory=SFT)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    policy: Policy = field(default_factory=Policy)
+    machine: Machine = field(default_factory=Machine)
+
+
 RULES = ("r1repro.rewards.reasoning:accuracy", "r1repro.rewards.format:format_scores")
 LANGUAGE = "r1repro.rewards.language:language_consistency"
 
@@ -741,6 +761,26 @@ def teach(values: Mapping[str, Any]) -> Teach:
         if name not in known:
             raise Refusal(f"no setting teach.{name}: choose one of {', '.join(sorted(known))}")
     return Teach(**{name: _typed(Teach, f"teach.{name}", name, value) for name, value in values.items()})
+
+
+def distill(tier: str, student: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Distill:
+    """Settings of the distillation of a student; its learning rates and template are its own.
+
+    >>> distill("gpu", "llama-8b").sft.learning_rate, distill("gpu", "llama-8b").policy.template
+    (5e-05, 'chat')
+    """
+    check_tier(tier)
+    model = TIER_MODEL.get(tier, {})
+    known = students.students().get(student)
+    own, template = (known.sft(), {"template": known.template}) if known else ({}, {})
+    parts = {
+        **model,
+        "": model.get("", {}) | {"base": student},
+        "sft": PIPELINE["distill"] | TIER_R1.get(tier, {}).get("distill", {}) | own,
+        "evaluate": TIER_EVALUATE[tier],
+        "policy": model.get("policy", {}) | template,
+    }
+    return _settings(Distill, tier, seed, parts, overrides)
 
 
 def _settings(

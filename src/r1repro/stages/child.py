@@ -5,10 +5,11 @@ parent would, and what it refuses is refused by the parent in the same line.
 """
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,22 @@ def runs_here(machine: config.Machine) -> bool:
     return machine.device == "cpu" or MARK in os.environ
 
 
-def run_r1_zero(settings: config.R1Zero, seed_dir: Path) -> None:
-    """`r1_zero.run` in a child.
+KINDS = {
+    "r1_zero": (config.R1Zero, "r1repro.stages.r1_zero"),
+    "distill": (config.Distill, "r1repro.stages.distill"),
+}
+"""Name -> class of the settings, and the module whose ``run(settings, folder)`` is the work."""
+
+
+def run(kind: str, settings: config.R1Zero | config.Distill, folder: Path) -> None:
+    """A pipeline of `KINDS` in a child.
 
     Raises:
         Refusal: the child refused, in its words; or it died, with its exit code.
     """
-    writable(seed_dir)
-    file = seed_dir / "child.json"
-    write_json(file, dataclasses.asdict(settings))
+    writable(folder)
+    file = folder / "child.json"
+    write_json(file, {"kind": kind, "settings": dataclasses.asdict(settings)})
     try:
         _wait([sys.executable, "-m", "r1repro.stages.child", str(file)])
     finally:
@@ -60,14 +68,14 @@ def _wait(command: list[str]) -> None:
         )
 
 
-def read_settings(record: dict[str, Any]) -> config.R1Zero:
-    """Settings as `dataclasses.asdict` wrote them.
+def read_settings(kind: str, record: dict[str, Any]) -> Any:
+    """Settings of a pipeline as `dataclasses.asdict` wrote them.
 
     >>> whole = config.r1_zero("smoke")
-    >>> read_settings(dataclasses.asdict(whole)) == whole
+    >>> read_settings("r1_zero", dataclasses.asdict(whole)) == whole
     True
     """
-    return _made(config.R1Zero, record)
+    return _made(KINDS[kind][0], record)
 
 
 def _made(cls: type, record: dict[str, Any]) -> Any:
@@ -94,10 +102,12 @@ def speaking_of_memory(machine: config.Machine) -> Iterator[None]:
         ) from error
 
 
-def main(file: str, run: Callable[[config.R1Zero, Path], Any]) -> int:
+def main(file: Path) -> int:
     """What the child does; returns its exit code."""
+    told = read_json(file)
+    work = importlib.import_module(KINDS[told["kind"]][1])
     try:
-        run(read_settings(read_json(Path(file))), Path(file).parent)
+        work.run(read_settings(told["kind"], told["settings"]), file.parent)
     except Refusal as refusal:
         sys.stderr.write(f"\nr1repro: {refusal}\n")
         return 2
@@ -105,6 +115,4 @@ def main(file: str, run: Callable[[config.R1Zero, Path], Any]) -> int:
 
 
 if __name__ == "__main__":
-    from r1repro.stages import r1_zero
-
-    sys.exit(main(sys.argv[1], r1_zero.run))
+    sys.exit(main(Path(sys.argv[1])))

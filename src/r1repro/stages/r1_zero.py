@@ -18,7 +18,7 @@ def run(settings: config.R1Zero, seed_dir: Path | str) -> Path:
     seed_dir, machine = Path(seed_dir), settings.machine
     actor.check_device(machine.device)
     if not child.runs_here(machine):
-        child.run_r1_zero(settings, seed_dir)
+        child.run("r1_zero", settings, seed_dir)
         return seed_dir
     with child.speaking_of_memory(machine):
         rl.train(settings.rl, seed_dir / "r1_zero", base_folder(settings.base), machine)

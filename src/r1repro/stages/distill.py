@@ -1,0 +1,60 @@
+"""Distillation of a student from traces of a teacher (section 2.4): fine-tuned, evaluated, written as a plain model.
+
+sft/        the run of `sft.train`, with the traces' tokens      evaluate/   its samples and summary
+model/      the student for everybody: merged, in Hugging Face form, with a card
+"""
+
+from pathlib import Path
+
+from r1repro import config, students
+from r1repro.engine import actor, export
+from r1repro.records import Refusal
+from r1repro.run import read_json, write_json
+from r1repro.stages import child, evaluate, sft
+from r1repro.stages.r1_zero import base_folder
+
+TRACES = "traces.json"
+"""Names the traces in the folder of a distillation."""
+
+
+def start(settings: config.Distill, folder: Path | str, traces: Path | str) -> Path:
+    """Teach a student, or go on, or return at once when done; returns the folder of the plain model.
+
+    Args:
+        traces: file or folder of traces, see `sft.train`.
+
+    Raises:
+        Refusal: another student or other traces lie in ``folder``; no such model, no traces; the device is not there.
+    """
+    config.check_runnable(settings.tier)
+    folder, traces = Path(folder), Path(traces).expanduser()
+    actor.check_device(settings.machine.device)
+    if not traces.exists():
+        raise Refusal(f"no traces at {traces}: give a file of JSON lines or Parquet, or a folder of such files")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {"traces": str(traces.resolve())}
+    if (folder / TRACES).exists() and (before := read_json(folder / TRACES)) != wanted:
+        raise Refusal(f"{folder} is of the traces {before.get('traces')}, not {traces}: choose another run_dir")
+    write_json(folder / TRACES, wanted)
+    if child.runs_here(settings.machine):
+        run(settings, folder)
+    else:
+        child.run("distill", settings, folder)
+    return folder / "model"
+
+
+def run(settings: config.Distill, folder: Path) -> Path:
+    """What `start` does, in this process."""
+    target, machine = folder / "model", settings.machine
+    known = students.students().get(settings.base)
+    with child.speaking_of_memory(machine):
+        taught = sft.train(
+            settings.sft, folder / "sft", base_folder(settings.base), read_json(folder / TRACES)["traces"], machine
+        )
+        evaluated = evaluate.run(settings.evaluate, folder / "evaluate", taught, machine)
+    if not target.exists():
+        export.export(
+            taught, target, base=known.base if known else None, evaluation=evaluated,
+            max_positions=(known.max_positions or 0) if known else 0,
+        )  # fmt: skip
+    return target
