@@ -262,6 +262,17 @@ def test_a_question_that_is_refused_does_not_stop_the_others(tmp_path, questions
     assert made.asked.count(long) == 1 and len(read_lines(tmp_path / "x.jsonl")) == 11
 
 
+def test_failures_that_are_far_apart_do_not_give_a_server_up(tmp_path):
+    many = lines(tmp_path / "many.jsonl", [{"question": f"What is {n} + 1?"} for n in range(30)])
+
+    def answer(body, count):
+        return (400, b"no") if int(body["messages"][0]["content"].split()[2]) % 3 == 0 else right(body)
+
+    with server(answer) as made, pytest.raises(Refusal, match="10 of 30 outputs could not be had"):
+        teacher.ask(settings(made, many), tmp_path / "x.jsonl", at_once=1)
+    assert len(read_lines(tmp_path / "x.jsonl")) == 20
+
+
 def test_no_server_is_said_at_once(tmp_path, questions):
     with server() as made:
         url = made.url
