@@ -22,7 +22,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
 
 FLOOR = {  # a module may import r1repro modules from lower floors, or from its own room
-    "paper": 0, "records": 0, "students": 0.5,
+    "paper": 0, "records": 0, "trackers": 0, "students": 0.5,
     "config": 1, "run": 1, "algo": 1, "rewards": 1,
     "tinyworld": 2, "rows": 2,
     "data": 3,

@@ -1,7 +1,7 @@
 """The run folder: what was asked, what happened, and whether it is complete.
 
     manifest.json      config, inputs, source fingerprint, commit, versions, hardware, seed, times, tokens, exit
-    metrics.jsonl      one line a step, keys of `GLOSSARY`
+    metrics.jsonl      one line a step, keys of `GLOSSARY`; the same for TensorBoard in a file beside it
     samples.jsonl      what a person may want to read
 
 A run is *complete* for its config, the fingerprint of the package's source and the hashes of its inputs: asked for
@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from r1repro import trackers
 from r1repro.records import Refusal
 
 GLOSSARY = {
@@ -137,6 +138,8 @@ class Run:
             told = key in GLOSSARY or key.rsplit("_", 1)[0] in GLOSSARY or key.startswith("family/")
             assert told, f"{key} is not in the glossary"
         append_lines(self.path / "metrics.jsonl", [{"step": step, **values}])
+        with speaking_of(self.path / trackers.FILE):
+            trackers.append(self.path, step, values)
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "metrics.jsonl")
@@ -148,6 +151,9 @@ class Run:
             if file.exists():
                 kept = [row for row in read_lines(file) if row.get("step", 0) <= step]
                 write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+                if name == "metrics.jsonl":
+                    with speaking_of(self.path / trackers.FILE):
+                        trackers.rewrite(self.path, kept)
 
     def add_samples(self, rows: Iterable[dict[str, Any]]) -> None:
         append_lines(self.path / "samples.jsonl", rows)

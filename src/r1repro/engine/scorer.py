@@ -15,9 +15,10 @@ from transformers.utils import logging
 
 from r1repro import paper
 from r1repro.algo import preference
+from r1repro.engine import vocabulary
 from r1repro.records import Question, Refusal, Score
 from r1repro.run import read_json
-from r1repro.tinyworld import base, general, tokenizer
+from r1repro.tinyworld import base, general
 
 MAX_ROWS = 256
 """Texts scored side by side."""
@@ -40,7 +41,8 @@ def load(folder: Path | str, seed: int | None = None) -> PreTrainedModel:
         raise Refusal(f"the reward model at {folder} cannot be loaded ({reason}): train it again") from error
     finally:
         logging.set_verbosity(loud)
-    model.config.pad_token_id = tokenizer.load().pad_token_id
+    model.r1repro_words = vocabulary.of(folder, known=model.get_input_embeddings().num_embeddings)
+    model.config.pad_token_id = model.r1repro_words.pad
     return model.eval()
 
 
@@ -59,10 +61,10 @@ def reads(kind: str, question: Question, text: str) -> str:
     return f"User: {question.text} Answer: {question.gold}\nAssistant: {general.summary(text)}"
 
 
-def encoded(texts: Sequence[str], max_tokens: int = 0) -> list[list[int]]:
+def encoded(model: PreTrainedModel, texts: Sequence[str], max_tokens: int = 0) -> list[list[int]]:
     """Token ids with an end token, cut to ``max_tokens`` from the left where that is given."""
-    end = tokenizer.load().eos_token_id
-    return [[*ids, end][-max_tokens:] for ids in tokenizer.load()(list(texts))["input_ids"]]
+    words = model.r1repro_words
+    return [[*ids, words.end][-max_tokens:] for ids in words.tokenizer(list(texts))["input_ids"]]
 
 
 def forward(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -76,7 +78,7 @@ def forward(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
 @torch.no_grad()
 def scores(model: PreTrainedModel, texts: Sequence[str]) -> Tensor:
     """Score of each text, (N,); short and long ones apart, so that little is padded."""
-    ids = encoded(texts)
+    ids = encoded(model, texts)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found_N = torch.zeros(len(ids))
     for first in range(0, len(order), MAX_ROWS):

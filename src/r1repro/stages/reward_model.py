@@ -21,7 +21,7 @@ from r1repro.engine import actor as actors
 from r1repro.engine import checkpoint, policy, scorer
 from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
-from r1repro.tinyworld import base, corpus, general, gold, safety, tokenizer
+from r1repro.tinyworld import base, corpus, general, gold, safety
 
 HELD_OUT = 0.1
 """Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
@@ -70,7 +70,7 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
             optimizer.zero_grad(set_to_none=True)
             run.log(step, {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "reward/agreement": agreed})
             if step % 50 == 0 or step == len(batches) or interrupts.asked:
-                checkpoint.save_(run.path, step, model, tokenizer.load(), optimizer=optimizer)
+                checkpoint.save_(run.path, step, model, model.r1repro_words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
@@ -96,10 +96,10 @@ def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, 
     """Loss of a batch, and the share of it that the model already judges as its label says."""
     if cfg.kind == "helpful":
         texts = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
-        score_N = scorer.forward(model, scorer.encoded(texts, cfg.max_tokens))
+        score_N = scorer.forward(model, scorer.encoded(model, texts, cfg.max_tokens))
         chosen_N, rejected_N = score_N.chunk(2)
         return preference.pair_loss(chosen_N, rejected_N), preference.agreement(chosen_N.detach(), rejected_N.detach())
-    score_N = scorer.forward(model, scorer.encoded([row["text"] for row in rows], cfg.max_tokens))
+    score_N = scorer.forward(model, scorer.encoded(model, [row["text"] for row in rows], cfg.max_tokens))
     label_N = torch.tensor([float(row["label"]) for row in rows])
     right = ((score_N > 0) == (label_N > 0)).double().mean().item()
     return preference.point_loss(score_N, label_N), right
