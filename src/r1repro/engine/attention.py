@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, PreTrainedModel
 
 from r1repro.records import Refusal
@@ -64,6 +65,12 @@ class Layout:
             spans.append((slice(stop_Q[q] - int(prompt_length_Q[q]), stop_Q[q]), slice(place, stop_N[row - 1])))
             place = stop_N[row - 1]
         return cls(spans, list(_buckets(length_N)))
+
+    def outputs(self) -> Iterator[tuple[int, int]]:
+        """Where each output begins and stops among the tokens."""
+        for place_NT, on_NT in self.buckets:
+            for place_T, length in zip(place_NT, on_NT.sum(1).tolist(), strict=True):
+                yield int(place_T[0]), int(place_T[0]) + length
 
     @classmethod
     def alone(cls, length_N: Tensor) -> "Layout":
@@ -141,19 +148,23 @@ def _packed(module, query: Tensor, view: PackedView, _, attention_mask, scaling:
 
 
 def _plain_packed(query, keys, values, prompt_keys, prompt_values, layout, scale):
-    """The same with one mask over all prompts and all outputs: for machines on which the kernel does not run."""
-    num_prompt, num_own = prompt_keys.shape[2], keys.shape[2]
-    mask = torch.zeros(num_own, num_prompt + num_own, dtype=torch.bool)
-    for prompt, part in layout.spans:
-        mask[part, prompt] = True
-    for place_NT, on_NT in layout.buckets:
-        for place_T, on_T in zip(place_NT, on_NT, strict=True):
-            first, stop = int(place_T[0]), int(place_T[0] + on_T.sum())
-            mask[first:stop, num_prompt + first : num_prompt + stop] = torch.ones(stop - first, stop - first).tril() > 0
-    return torch.nn.functional.scaled_dot_product_attention(
-        query, torch.cat([prompt_keys, keys], 2), torch.cat([prompt_values, values], 2),
-        attn_mask=mask.to(query.device), scale=scale, enable_gqa=True,
-    )  # fmt: skip
+    """The same output by output, with torch's public attention: for devices on which the kernel does not run.
+
+    No mask is held in memory: an output's tokens are the last of the keys that they see, which torch's kernels for GPUs
+    know as a case of their own.
+    """
+    out, groups = torch.empty_like(query), query.shape[1] // keys.shape[1]
+    for first, stop in layout.outputs():
+        prompt = next((prompt for prompt, part in layout.spans if part.start <= first < part.stop), slice(0, 0))
+        seen, said = (
+            torch.cat([before[:, :, prompt], own[:, :, first:stop]], 2).repeat_interleave(groups, 1)
+            for before, own in ((prompt_keys, keys), (prompt_values, values))
+        )
+        bias = causal_lower_right(stop - first, seen.shape[2])
+        out[:, :, first:stop] = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, first:stop], seen, said, attn_mask=bias, scale=scale
+        )
+    return out
 
 
 class _Packed(torch.autograd.Function):
