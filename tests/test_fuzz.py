@@ -113,7 +113,8 @@ def test_any_output(text):
 def test_any_questions(source, split, seed, count):
     with a_value_or_one_line():
         found = data.split_questions(source, split, seed, count)
-        assert len({q.id for q in found}) == count and {arithmetic.split_of(q.id) for q in found} <= {split}
+        assert len({q.id for q in found}) == count
+        assert source != "chain_sum" or {arithmetic.split_of(q.id) for q in found} <= {split}
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -32,7 +32,6 @@ def model_of(settings: config.R1, seed_dir: Path | str, name: str) -> Path:
     Raises:
         Refusal: the stage that makes it has not come to its end.
     """
-    config.check_pipeline(settings.tier)
     seed_dir = Path(seed_dir)
     runs = {
         "r1_zero": "r1_zero", "dev1": "dev1/sft", "dev2": "dev2/rl", "dev2_twin": "dev2/twin", "dev3": "dev3/sft",
@@ -60,6 +59,7 @@ def measure(settings: config.R1, seed_dir: Path | str, name: str) -> tuple[Path,
 
 def cold_start(settings: config.R1, seed_dir: Path | str) -> Path:
     """Notebook 04: readable long chains of R1-Zero, then SFT of the base on them; returns Dev1."""
+    config.check_pipeline(settings.tier)
     place = Path(seed_dir) / "dev1"
     zero = model_of(settings, seed_dir, "r1_zero")
     examples = collect.collect(settings.cold_start, place / "examples", zero, settings.machine)
@@ -118,6 +118,7 @@ def distill(settings: config.R1, seed_dir: Path | str, student: str) -> tuple[Pa
 
     Both see as many tokens.  Returns the two models.
     """
+    config.check_pipeline(settings.tier)
     if student not in base.STUDENTS:
         raise Refusal(f"no student called {student!r}: choose one of {', '.join(base.STUDENTS)}")
     place, examples = Path(seed_dir) / "students", Path(seed_dir) / "dev3" / "examples.jsonl"
