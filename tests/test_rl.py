@@ -187,6 +187,12 @@ def test_reference_and_sampling_policy_agree_before_the_first_update(tiny_base, 
     torch.testing.assert_close(found.ref_logp_NT, found.old_logp_NT, atol=2e-5, rtol=0)
 
 
+def test_a_run_samples_at_its_temperature(tmp_path, tiny_base):
+    """Drawn at another one, outputs would have other log-probabilities than those that the first step takes."""
+    _, lines = train(tmp_path / "run", tiny_base, temperature=0.7)
+    assert max(line["sampler/divergence_nats"] for line in lines if "sampler/divergence_nats" in line) < 1e-6
+
+
 # --- a run
 
 
