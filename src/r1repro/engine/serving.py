@@ -86,7 +86,7 @@ class Serving:
         self._changed = False
         return VLLM(
             folder, dtype=self._held.dtype, max_prompt_tokens=self._machine.max_prompt_tokens, max_tokens=max_tokens,
-            max_rows=self._machine.max_rows, rank=self._held.rank if adapted else None,
+            max_rows=self._machine.max_rows, rank=self._model.r1repro_adapter.r if adapted else None,
             memory_share=self._machine.sampler_memory, tensor_parallel=self._machine.tensor_parallel, seed=0,
             timeout_s=self._machine.sampler_timeout_s,
         )  # fmt: skip
