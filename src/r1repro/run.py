@@ -88,6 +88,7 @@ class Run:
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path, self.manifest, self._opened = path, manifest, time.monotonic()
+        self._watchers: trackers.Watchers | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, stage: str, config: Any, inputs: dict[str, str], seed: int = 0) -> "Run":
@@ -140,6 +141,8 @@ class Run:
         append_lines(self.path / "metrics.jsonl", [{"step": step, **values}])
         with speaking_of(self.path / trackers.FILE):
             trackers.append(self.path, step, values)
+        self._watchers = self._watchers or trackers.Watchers(self.path, self.manifest.get("config", {}))
+        self._watchers.log(step, values)
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "metrics.jsonl")
@@ -175,6 +178,8 @@ class Run:
 
     def finish(self, **extra: Any) -> None:
         """Mark the run complete."""
+        if self._watchers:
+            self._watchers.finish()
         self.manifest |= {"ended": now(), "exit": "complete", **extra}
         self.keep_time()
 
