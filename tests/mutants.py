@@ -15,11 +15,16 @@ import sys
 import tempfile
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from tqdm.auto import tqdm
 
 TOP = Path(__file__).resolve().parents[1]
+WORKERS = 2
+"""Mutants tried at a time, each in a copy of the tree of its own, with one thread."""
+
 LIMIT_S = 120
 """Seconds in which a mutant's tests must end: without a mutant, those of the slowest one take about 15."""
 
@@ -56,7 +61,7 @@ def run_tests(tree: Path, tests: list[str], *options: str) -> tuple[int | None, 
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tree.parent / 'tmp'}"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
     # A mutant and its original may have one size and one second of change, which is all that cached bytecode looks at.
-    environment |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command += [*options, *(f"tests/{test}" for test in tests)]
     limit_s = LIMIT_S if "-x" in options else None
     try:
@@ -88,15 +93,22 @@ def main(names: list[str]) -> int:
     if unknown := set(names) - {mutant["name"] for mutant in mutants}:
         sys.exit(f"no mutant called {', '.join(sorted(unknown))}: the names are in tests/mutants.toml")
     mutants = [mutant for mutant in mutants if not names or mutant["name"] in names]
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        tree = copy_tree(Path(folder) / "tree")
+    trees: SimpleQueue[Path] = SimpleQueue()
+
+    def row(mutant: dict) -> tuple[str, str, str, float]:
+        tree, start = trees.get(), time.monotonic()
+        found = outcome(mutant, tree)
+        trees.put(tree)
+        return mutant["name"], *found, time.monotonic() - start
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WORKERS) as pool:
+        for number in range(WORKERS):
+            tree = copy_tree(Path(folder) / str(number) / "tree")
+            trees.put(tree)
         status, said = run_tests(tree, sorted({test for mutant in mutants for test in mutant["tests"]}))
         if status != 0:
             sys.exit(f"the tests fail without any mutant: {said}")
-        for mutant in tqdm(mutants, desc="mutants", unit="mutant"):
-            start = time.monotonic()
-            rows.append((mutant["name"], *outcome(mutant, tree), time.monotonic() - start))
+        rows = list(tqdm(pool.map(row, mutants), total=len(mutants), desc="mutants", unit="mutant"))
     width = max(len(name) for name, *_ in rows)
     for name, found, said, seconds in rows:
         print(f"{name:{width}}  {found:8}  {seconds:5.1f} s  {said}")
