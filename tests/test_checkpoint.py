@@ -60,6 +60,24 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
     assert same(other, model)
 
 
+def test_bitsandbytes_optimiser_goes_on_too(tmp_path):
+    """The paged AdamW of 4-bit training counts its steps in Python; on a CPU it is the same without pages."""
+    from bitsandbytes.optim import AdamW32bit
+
+    pairs = []
+    for seed in (0, 1):
+        model, _ = new(seed)
+        pairs.append((model, AdamW32bit(model.parameters(), lr=1e-2, betas=(0.9, 0.95))))
+    (model, optimizer), (other, other_optimizer) = pairs
+    step_(model, optimizer)
+    folder = checkpoint.save_(tmp_path, 1, model, tokenizer.load(), optimizer=optimizer)
+    checkpoint.load_(folder, other, optimizer=other_optimizer)
+    for _ in range(2):
+        step_(model, optimizer)
+        step_(other, other_optimizer)
+    assert same(other, model) and not same(other, new(0)[0])
+
+
 def test_a_checkpoint_is_independent_of_the_model_it_came_from(tmp_path):
     folder, model, optimizer = saved(tmp_path)
     other, other_optimizer = new(1)

@@ -143,7 +143,7 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{name}/{key}": value.detach().contiguous()
+        f"{name}/{key}": torch.as_tensor(value).detach().contiguous()
         for name, p in model.named_parameters()
         if p.requires_grad
         for key, value in optimizer.state[p].items()
@@ -154,4 +154,8 @@ def _set_moments_(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: d
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         name, moment = key.rsplit("/", 1)
-        optimizer.state[parameters[name]][moment] = value
+        parameter = parameters[name]
+        if moment == "step" and type(optimizer).__module__.startswith("bitsandbytes"):
+            optimizer.state[parameter][moment] = int(value)  # which it counts in Python
+        else:
+            optimizer.state[parameter][moment] = value.to(parameter.device) if value.ndim else value
