@@ -137,8 +137,15 @@ def read_examples(source: Path | str) -> list[dict]:
     return rows
 
 
-def encoded(rows: Sequence[dict], max_tokens: int, words: Vocabulary) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of prompts and of outputs with their end token; outputs beyond ``max_tokens`` are left out whole."""
+def encoded(
+    rows: Sequence[dict], max_tokens: int, words: Vocabulary | None = None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of prompts and of outputs with their end token; outputs beyond ``max_tokens`` are left out whole.
+
+    Args:
+        words: who reads and writes them; None: the tiny world's base model.
+    """
+    words = words or vocabulary.of(base.folder(base.MAIN))
     pairs = words.pairs([row["question"] for row in rows], [row["output"] for row in rows])
     kept = [(prompt, output) for prompt, output in pairs if len(output) <= max_tokens]
     return [prompt for prompt, _ in kept], [output for _, output in kept]
