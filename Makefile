@@ -90,7 +90,7 @@ test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our polic
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 
-mutants: $(STAMP) ## wrong versions of the code: each must break a test (under ten minutes; MUTANTS="name ..." for some)
+mutants: $(STAMP) ## wrong versions of the code: each must break a test (MUTANTS="name ..." for some)
 	$(RUN) tests/mutants.py $(MUTANTS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab (more options: LAB="--no-browser --port 8899")
