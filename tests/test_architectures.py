@@ -4,7 +4,7 @@ import models
 import pytest
 import torch
 
-from r1repro.config import Policy
+from r1repro.config import Machine, Policy
 from r1repro.engine import actor, adapters, checkpoint, policy, sampler
 from r1repro.records import Refusal
 from r1repro.tinyworld import tokenizer
@@ -97,3 +97,15 @@ def test_logits_that_are_capped_or_scaled_are_refused(name, value, tmp_path):
     with pytest.raises(Refusal, match=f"{name} in its config.json, which is not supported") as caught:
         policy.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_machine_may_compute_layers_twice(recompute, tmp_path):
+    """The knob reaches the model: what is inside a layer runs once more for the gradient, and changes nothing."""
+    models.build(size=tokenizer.VOCABULARY, dtype=torch.float32).save_pretrained(tmp_path)
+    model = actor.load(tmp_path, machine=Machine(recompute=recompute), trained=0).model
+    calls = []
+    model.model.layers[0].mlp.up_proj.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    asked = (PROMPTS, *some_outputs())
+    policy.backward_(model, *asked, lambda logp_NT, rows: logp_NT.sum(), temperature=1.0, max_tokens=10**6)
+    assert len(calls) == (4 if recompute else 3)  # common beginning, prompts, outputs (twice)

@@ -43,10 +43,11 @@ def test_from_traces_to_a_plain_model(tmp_path, traces, tiny_base, weights):
     plain = AutoModelForCausalLM.from_pretrained(done, dtype=torch.float32).eval()
     taught = policy.load(models.newest(tmp_path / "run" / "sft"))
     with torch.no_grad():
-        moved, rounded = (policy.text_logp(model, TEXT) for model in (policy.load(tiny_base), plain))
-        assert (policy.text_logp(taught, TEXT) - rounded).abs().max() < 0.3 < (rounded - moved).abs().max() + 0.25
+        before_M, taught_M, plain_M = (policy.text_logp(m, TEXT) for m in (policy.load(tiny_base), taught, plain))
+    rounded, moved = (plain_M - taught_M).abs().max(), (taught_M - before_M).abs().max()
+    assert moved > 0.5 and rounded < moved / 4, (rounded, moved)  # written in bfloat16
     card = (done / "README.md").read_text(encoding="utf-8")
-    assert "pass@1" in card and f"policy.weights={weights}" in card or weights in card
+    assert "pass@1" in card and weights in card
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*") if file.is_file()}
     assert distill.start(settings, tmp_path / "run", traces) == done
     assert {f: t for f, t in before.items() if f.name != distill.TRACES} == {

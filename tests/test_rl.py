@@ -47,6 +47,20 @@ def test_micro_batches_of_any_size_give_the_same_weights(max_tokens, average):
     assert all((whole[name] - untouched[name]).abs().max() > 1e-3 for name in whole)
 
 
+def test_tokens_count_as_much_as_their_importance_says():
+    """Where another engine sampled: twice the weight is twice the gradient, none is none, and 1 changes nothing."""
+    cfg, norms = models.small_rl(), {}
+    drawn = models.rollout(models.build(), cfg)
+    for weight in (None, 0.0, 1.0, 2.0):
+        actor, rows = models.build(), rl.mini_batches(cfg, 0)[0]
+        importance_NT = None if weight is None else torch.full_like(drawn.old_logp_NT, weight)
+        weighed = dataclasses.replace(drawn, importance_NT=importance_NT)
+        log = rl.update_(actor, rl.new_optimizer(actor, cfg), weighed, rows, cfg, models.SMALL_MACHINE)
+        norms[weight] = log["policy/grad_norm"]
+    assert norms[0.0] == 0 < norms[None] == norms[1.0]
+    assert norms[2.0] == pytest.approx(2 * norms[1.0], rel=1e-9)
+
+
 def test_dr_grpo_divides_by_the_cap_whatever_was_sampled():
     cfg = models.small_rl(average="r1repro.algo.grpo:constant_divisor")
     drawn = models.rollout(models.build(), cfg)

@@ -84,7 +84,7 @@ def sample(
     noise_N = row_keys(key, [question_keys[q] for q in range(len(prompts))], num_outputs)
     size = len(prompts) if num_rows <= max_rows else max(1, max_rows // COHORTS // num_outputs)
     waiting = [range(q, min(q + size, len(prompts))) for q in range(0, len(prompts), size)][::-1]
-    missing_Q, rows, end_E = [num_outputs] * len(prompts), _Rows(), torch.tensor(ends)
+    missing_Q, rows, end_E = [num_outputs] * len(prompts), _Rows(), torch.tensor(ends, dtype=torch.long)
     bar = tqdm(total=num_rows, desc=progress, disable=progress is None, unit="output", leave=False)
 
     def fits() -> bool:

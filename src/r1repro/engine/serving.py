@@ -28,8 +28,6 @@ class Serving:
         self._engine: VLLM | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="r1repro-")
         self._changed, self._adapters = False, 0
-        self.probed_nats = 0.0
-        """What the last probe found, see `probe.divergence_nats`."""
 
     def changed_(self) -> None:
         """The policy has other weights than those that were handed over."""
@@ -72,7 +70,7 @@ class Serving:
         if adapted and (begins or self._changed):
             self._engine.adapt_(self._adapter())
         if begins or self._changed:
-            self.probed_nats = probe.probe(
+            probe.probe(
                 self._engine, self._model, list(prompts[:PROBED]), key=(*key, 1), ends=self._words.ends,
                 pad=self._words.pad, max_tokens=min(16, max_tokens),
             )  # fmt: skip
