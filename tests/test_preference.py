@@ -3,14 +3,15 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from models import save_base
 
 from r1repro.algo import preference
-from r1repro.config import RewardModel
-from r1repro.engine import scorer
+from r1repro.config import Machine, Policy, RewardModel
+from r1repro.engine import actor, adapters, checkpoint, scorer
 from r1repro.records import Refusal
 from r1repro.stages import reward_model
 from r1repro.tinyworld import families, general
@@ -180,3 +181,148 @@ def test_a_thinking_that_is_never_closed_is_no_summary():
 def test_a_missing_reward_model_is_refused(tmp_path):
     with pytest.raises(Refusal, match="no model at"):
         scorer.load(tmp_path)
+
+
+# --- beside frozen weights, as on a GPU
+
+LORA, QLORA = Policy(weights="lora", rank=4, alpha=8), Policy(weights="qlora", rank=4, alpha=8)
+BOTH = pytest.mark.parametrize("held", [LORA, QLORA], ids=["lora", "qlora"])
+TEXTS = ["a b c", "the sea is cold and long and high", "x", "one two"]
+
+
+@pytest.fixture
+def adapted(tmp_path, tiny_base):
+    """Makes the checkpoint of a policy that has learned something beside frozen weights."""
+
+    def made(held):
+        found = actor.load(tiny_base, held, trained=3)
+        draw = torch.Generator().manual_seed(5)
+        for name, p in found.model.named_parameters():
+            if p.requires_grad and "lora_B" in name:
+                p.data = 0.1 * torch.randn(p.shape, generator=draw)
+        return checkpoint.save_(tmp_path / "policy", 1, found.model, found.vocabulary.tokenizer)
+
+    return made
+
+
+@BOTH
+def test_a_new_one_reads_as_the_policy_does_and_trains_adapter_and_head_alone(adapted, held):
+    folder = adapted(held)
+    model, policy = scorer.load(folder, 1, held), actor.load(folder, held).model
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        hidden = policy.base_model(input_ids=ids).last_hidden_state[0, -1]
+        score = scorer.forward(model, ids.tolist())
+    torch.testing.assert_close(score[0], (model.score.weight @ hidden)[0])
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name in trained if "lora_" not in name} == {"score.weight"}
+    assert all(p.dtype == torch.float32 for p in trained.values()) and not any("reference" in name for name in trained)
+    again, other = (scorer.load(folder, seed, held).score.weight for seed in (1, 2))
+    assert torch.equal(again, model.score.weight) and not torch.equal(other, again)
+    assert type(model.score) is torch.nn.Linear
+
+
+@BOTH
+def test_an_adapter_learns_goes_on_and_comes_back(tmp_path, monkeypatch, adapted, held):
+    written(monkeypatch)
+    small = dict(num_prompts=12, outputs_per_prompt=2, epochs=9, learning_rate=0.02, batch_size=3, max_tokens=48)
+    cfg, machine = settings(kind="safety", policy=held, **small), Machine(micro_batch_tokens=100)
+    start = adapted(held)
+    folder = reward_model.train(cfg, tmp_path / "alone", start, machine)
+    losses = [json.loads(x)["policy/loss"] for x in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) > 51 and sum(losses[-9:]) < sum(losses[:9]) - 0.5
+    kept = checkpoint.keep_only
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "keep_only", lambda run, steps: 1 / 0 if steps == {50} else kept(run, steps))
+        with pytest.raises(ZeroDivisionError):
+            reward_model.train(cfg, tmp_path / "run", start, machine)
+    assert checkpoint.steps_in(tmp_path / "run")[-1] == 50
+    again = reward_model.train(cfg, tmp_path / "run", start, machine)
+    assert again.name == folder.name and not list(again.glob("model*.safetensors"))
+    saved = [checkpoint.load_file(where / adapters.WEIGHTS) for where in (folder, again)]
+    assert all(torch.equal(t, saved[1][name]) for name, t in saved[0].items())
+    assert "base_model.model.score.weight" in saved[0]
+    said = scorer.scores(scorer.load(folder), TEXTS)
+    alone = scorer.scores(scorer.load(again, None, held, Machine(micro_batch_tokens=1)), TEXTS)
+    torch.testing.assert_close(said, alone, atol=1e-4, rtol=1e-4)
+    assert said.std() > 0 and torch.equal(said, scorer.scores(scorer.load(again), TEXTS))
+    about = json.loads((folder / adapters.CONFIG).read_text())
+    assert about["task_type"] == "SEQ_CLS" and about["modules_to_save"] == ["score"]
+    judge = scorer.Judge(folder, held, machine)
+    assert judge([ASKED], [OUTPUT]) == [scorer.scores(scorer.load(folder), [scorer.reads("judge", ASKED, OUTPUT)]) > 0]
+
+
+def test_another_library_reads_the_same_scores(tmp_path, adapted):
+    """peft's own class, from the files alone."""
+    from peft import PeftModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
+
+    made = scorer.load(adapted(LORA), 1, LORA)
+    folder = checkpoint.save_(tmp_path / "rm", 1, made, made.r1repro_words.tokenizer)
+    base = adapters.base_of(folder)
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    plain.config.pad_token_id = made.config.pad_token_id
+    theirs = PeftModelForSequenceClassification.from_pretrained(plain, folder).eval()
+    ids = scorer.encoded(made, TEXTS[:1])
+    with torch.no_grad():
+        score = theirs(input_ids=torch.tensor(ids)).logits[:, 0]
+    torch.testing.assert_close(score, scorer.scores(made, TEXTS[:1]))
+
+
+@pytest.mark.parametrize("kind", ["helpful", "safety"])
+def test_a_batch_in_parts_has_the_same_gradient(adapted, kind):
+    words = ["one", "two three", "four five six seven eight nine", "ten"] * 3
+    rows = [{"chosen": a, "rejected": f"{b} no"} for a, b in zip(words, reversed(words), strict=True)]
+    if kind == "safety":
+        rows = [{"text": row["chosen"], "label": i % 2 == 0} for i, row in enumerate(rows)]
+    folder, found = adapted(LORA), []
+    small = dict(micro_batch_tokens=16)
+    for machine in (Machine(micro_batch_tokens=10**6), Machine(**small), Machine(**small, recompute=True)):
+        model = scorer.load(folder, 1, LORA, machine)
+        said = reward_model._backward_(model, rows, settings(kind=kind))
+        found.append((said, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    for said, gradient in found[1:]:
+        assert said == pytest.approx(found[0][0])
+        for name, grad in gradient.items():
+            torch.testing.assert_close(grad, found[0][1][name], atol=1e-6, rtol=1e-4)
+    assert len(list(scorer.parts(model, [5] * 12, 12))) == 4
+
+
+def test_where_all_weights_are_trained_on_a_cpu_no_batch_is_cut(tiny_base):
+    model = scorer.load(tiny_base, 1, Policy(), Machine(micro_batch_tokens=1))
+    assert list(scorer.parts(model, [3, 1, 2], 9)) == [[1, 2, 0]]
+
+
+@pytest.mark.parametrize("held", [replace(LORA, dtype="bfloat16"), replace(LORA, dtype="float16"),
+                                  Policy(dtype="bfloat16")], ids=["lora", "half", "full"])  # fmt: skip
+def test_the_head_is_in_single_precision_whatever_the_policy_s_is(adapted, tiny_base, held):
+    whole = held.weights == "full"
+    model = scorer.load(tiny_base if whole else adapted(held), 1, held)
+    score = scorer.forward(model, scorer.encoded(model, TEXTS))
+    assert model.score.weight.dtype == score.dtype == torch.float32
+    rows = [{"text": text, "label": i % 2 == 0} for i, text in enumerate(TEXTS)]
+    reward_model._backward_(model, rows, settings(kind="safety"))
+    exact = scorer.load(tiny_base, 1) if whole else scorer.load(adapted(LORA), 1, LORA)
+    reward_model._backward_(exact, rows, settings(kind="safety"))
+    ours, theirs = (dict(m.named_parameters())["score.weight"].grad for m in (model, exact))
+    assert torch.isfinite(ours).all() and (ours - theirs).norm() < 0.1 * theirs.norm()
+
+
+def test_the_end_is_read_where_a_model_pads_with_its_end_token(tiny_base, monkeypatch):
+    words = scorer.vocabulary.of(tiny_base)
+    monkeypatch.setattr(scorer.vocabulary, "of", lambda *_, **__: replace(words, pad=words.end))
+    model = scorer.load(tiny_base, 3)
+    assert model.config.pad_token_id != words.end
+    ids = scorer.encoded(model, ["a b"])
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=torch.tensor(ids)).last_hidden_state[0, -1]
+    torch.testing.assert_close(scorer.scores(model, ["a b", "the sea is cold"])[0], (model.score.weight @ hidden)[0])
+
+
+def test_one_that_was_held_otherwise_is_refused(tmp_path, adapted, tiny_base):
+    with pytest.raises(Refusal, match="trained as policy.weights=lora, not qlora: set policy.weights=lora"):
+        scorer.load(adapted(LORA), 1, QLORA)
+    folder = tmp_path / "whole"
+    scorer.load(tiny_base, 1).save_pretrained(folder)
+    with pytest.raises(Refusal, match="trained as policy.weights=full, not lora"):
+        scorer.load(folder, None, LORA)

@@ -6,6 +6,8 @@ first the reference is the model as it was.
 
     adapter_config.json  adapter_model.safetensors      as peft writes them; the first names the folder of the base
     policy.json                                         how the base was held: an adapter is of those weights alone
+
+A reward model has its head beside the policy's adapter, in the same file: see `head_`.
 """
 
 import copy
@@ -27,6 +29,8 @@ from r1repro.run import read_json, write_json
 
 POLICY, REFERENCE = "policy", "reference"
 CONFIG, WEIGHTS, HELD = "adapter_config.json", "adapter_model.safetensors", "policy.json"
+HEAD = "score"
+"""Name of the head of a reward model, the library's."""
 
 
 def _peft():
@@ -80,8 +84,11 @@ def attach_(model: PreTrainedModel, held: Policy, base: Path, seed: int) -> None
     _inject_(model, about, held)
 
 
-def attach_saved_(model: PreTrainedModel, folder: Path, held: Policy) -> None:
+def attach_saved_(model: PreTrainedModel, folder: Path, held: Policy, with_head: bool = False) -> None:
     """Put the adapter of a folder beside a model: the policy's, and as a copy of it the reference's.
+
+    Args:
+        with_head: it is that of a reward model, whose head lies there too.
 
     Raises:
         Refusal: the folder's files cannot be read, or are of another model.
@@ -90,7 +97,11 @@ def attach_saved_(model: PreTrainedModel, folder: Path, held: Policy) -> None:
     try:
         about = peft.LoraConfig.from_pretrained(folder)
         about.inference_mode = False
+        if with_head:
+            about.task_type, about.modules_to_save = "CAUSAL_LM", None  # as before `save_`; the head is not injected
         _inject_(model, about, held)
+        if with_head:
+            head_(model)
         load_(model, peft.utils.load_peft_weights(str(folder), device="cpu"))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -99,9 +110,25 @@ def attach_saved_(model: PreTrainedModel, folder: Path, held: Policy) -> None:
         ) from error
 
 
+@torch.no_grad()
+def head_(model: PreTrainedModel, seed: int | None = None) -> None:
+    """Train the head of a reward model, whole and in single precision, beside the policy's adapter.
+
+    Args:
+        seed: it is drawn from; None: it stays as it is.
+    """
+    head = model.get_submodule(HEAD).float()
+    if seed is not None:
+        drawn = torch.empty(head.weight.shape)
+        drawn.normal_(std=model.config.initializer_range, generator=torch.Generator().manual_seed(seed))
+        head.weight.copy_(drawn)
+    model.r1repro_head = f"{HEAD}.weight"
+    _use_(model, POLICY)
+
+
 def _linear_names(model: PreTrainedModel) -> list[str]:
     """Last parts of the names of a model's linear layers, without the head's."""
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings() or getattr(model, HEAD, None)
     found = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -131,9 +158,16 @@ def has(model: nn.Module) -> bool:
 
 
 def _own(model: nn.Module, name: str | None = None) -> dict[str, nn.Parameter]:
-    """Parameters of one adapter, or of both, by their names in the model."""
+    """Parameters of one adapter, or of both, by their names in the model; a reward model's head is the policy's."""
     wanted = (name,) if name else (POLICY, REFERENCE)
-    return {n: p for n, p in model.named_parameters() if "lora_" in n and n.split(".")[-2] in wanted}
+    return {n: p for n, p in model.named_parameters() if _owner(model, n) in wanted}
+
+
+def _owner(model: nn.Module, parameter: str) -> str | None:
+    """The adapter that a parameter belongs to; None for frozen weights."""
+    if parameter == getattr(model, "r1repro_head", None):
+        return POLICY
+    return parameter.split(".")[-2] if "lora_" in parameter else None
 
 
 def _use_(model: nn.Module, name: str) -> None:
@@ -144,7 +178,7 @@ def _use_(model: nn.Module, name: str) -> None:
         if isinstance(module, BaseTunerLayer):
             module.set_adapter(name)
     for key, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in key and key.split(".")[-2] == POLICY)
+        parameter.requires_grad_(_owner(model, key) == POLICY)
 
 
 @contextmanager
@@ -185,11 +219,15 @@ def load_(model: nn.Module, saved: Mapping[str, Tensor], names: tuple[str, ...] 
 
 
 def save_(model: PreTrainedModel, folder: Path) -> None:
-    """Write the policy's adapter as peft would."""
+    """Write the policy's adapter as peft would; a reward model's head is one of its ``modules_to_save``."""
     from safetensors.torch import save_file
 
     save_file({key: t.cpu() for key, t in tensors(model).items()}, Path(folder) / WEIGHTS, metadata={"format": "pt"})
-    model.r1repro_adapter.save_pretrained(str(folder))
+    about = model.r1repro_adapter
+    if hasattr(model, "r1repro_head"):
+        about = copy.copy(about)
+        about.task_type, about.modules_to_save = "SEQ_CLS", [HEAD]
+    about.save_pretrained(str(folder))
     write_json(Path(folder) / HELD, asdict(model.r1repro_held))
 
 

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
@@ -345,21 +346,30 @@ def backward_(
         loss_of: (log-probabilities of some rows (n, t) on the model's device, their row numbers (n,) on the CPU) -> a
             scalar that is a plain sum over tokens, so that the parts add up to the whole whatever the cut.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
     asked = (model, prompts, question_N, tokens_NT, length_N)
     how = dict(temperature=temperature, max_tokens=max_tokens, logits_at_once=logits_at_once)
+    return scaled_(model, lambda scale: _backward_(*asked, lambda *some: scale * loss_of(*some), **how))
+
+
+def scaled_(model: PreTrainedModel, backward: Callable[[float], Any]) -> Any:
+    """Add a gradient to the model's, in half precision that of a loss scaled up, scaled down again.
+
+    Args:
+        backward: scale of the loss -> whatever is wanted besides; adds the gradient of the scaled loss to the model's.
+    """
     if _computes_in(model) != torch.float16:
-        return _backward_(*asked, loss_of, **how)
+        return backward(1.0)
+    trained = [p for p in model.parameters() if p.requires_grad]
     there = [p.grad for p in trained]
     for scale in SCALES:
         model.zero_grad(set_to_none=True)
-        out_NT = _backward_(*asked, lambda logp_NT, rows, scale=scale: scale * loss_of(logp_NT, rows), **how)
+        found = backward(scale)
         if all(torch.isfinite(p.grad).all() for p in trained if p.grad is not None):
             break
     for p, before in zip(trained, there, strict=True):
         p.grad = p.grad if p.grad is None else p.grad / scale
         p.grad = before if p.grad is None else p.grad if before is None else before + p.grad
-    return out_NT
+    return found
 
 
 SCALES = (2.0**14, 2.0**10, 2.0**6, 4.0, 2.0**-2, 2.0**-6)

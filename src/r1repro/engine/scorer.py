@@ -1,13 +1,16 @@
 """Reward models as machinery: a policy with a scalar head, what it reads, and what it says of many outputs.
 
 The model is the library's own sequence classifier with one label: the policy's weights, and one number read off the
-last token.
+last token.  It is held as the policy is: whole, or frozen, in 4 bits too, beside an adapter that is trained with the
+head.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import torch.utils.checkpoint
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
@@ -15,7 +18,8 @@ from transformers.utils import logging
 
 from r1repro import paper
 from r1repro.algo import preference
-from r1repro.engine import vocabulary
+from r1repro.config import Machine, Policy
+from r1repro.engine import adapters, checkpoint, vocabulary
 from r1repro.records import Question, Refusal, Score
 from r1repro.run import read_json
 from r1repro.tinyworld import base, general
@@ -24,26 +28,96 @@ MAX_ROWS = 256
 """Texts scored side by side."""
 
 
-def load(folder: Path | str, seed: int | None = None) -> PreTrainedModel:
-    """A reward model from its folder; or, given a ``seed``, a new one: a policy's weights with a head drawn from it."""
-    if not (Path(folder) / "config.json").exists():
+def load(
+    folder: Path | str, seed: int | None = None, held: Policy | None = None, machine: Machine | None = None
+) -> PreTrainedModel:
+    """A reward model from its folder; or, given a ``seed``, a new one: a policy's weights with a head drawn from it.
+
+    Args:
+        held: as the policy is; None: as the folder says, which is whole and in single precision where it holds no
+            adapter.
+
+    Raises:
+        Refusal: no model there, a damaged one, one that was held otherwise.
+    """
+    folder, machine, base = Path(folder), machine or Machine(), adapters.base_of(folder)
+    if base is None and not (folder / "config.json").exists():
         raise Refusal(f"no model at {folder}: give the folder of a Hugging Face model")
+    if (folder / "checkpoint.json").exists():
+        checkpoint.verify(folder)
+    saved = adapters.held_of(folder) if base else Policy()
+    held = held or saved
+    if held.weights != saved.weights and (base or seed is None):
+        raise Refusal(
+            f"the model at {folder} was trained as policy.weights={saved.weights}, not {held.weights}: set "
+            f"policy.weights={saved.weights}"
+        )
     if seed is not None:
         torch.manual_seed(seed)
+    model = _classifier(base or folder, held, machine.device)
+    if held.weights != "full":
+        if base:
+            adapters.attach_saved_(model, folder, held, with_head=seed is None)
+        else:
+            adapters.attach_(model, held, folder, seed)
+        if seed is not None:
+            adapters.head_(model, seed)
+    _head_in_single_precision_(model, held)
+    if machine.recompute:
+        _recompute_layers_(model)
+    has_own = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json"))
+    known = model.get_input_embeddings().num_embeddings
+    words = vocabulary.of(folder if has_own or not base else base, known=known)
+    # The classifier looks for the last token that is no padding, so the end token must not be that.
+    model.config.pad_token_id = words.pad if words.pad != words.end else int(words.end == 0)
+    model.r1repro_words = words
+    is_whole = held.weights == "full" and model.device.type == "cpu"
+    model.r1repro_tokens = None if is_whole else machine.micro_batch_tokens
+    return model.eval()
+
+
+def _classifier(folder: Path, held: Policy, device: str) -> PreTrainedModel:
+    """The library's classifier of a plain model, its head new where the folder holds none."""
+    dtype = torch.float32 if held.weights == "full" else getattr(torch, held.dtype)
+    options = {}
+    if held.weights == "qlora":
+        options = {"quantization_config": adapters.quantised(dtype), "device_map": {"": device}}
     loud = logging.get_verbosity()
     logging.set_verbosity_error()  # that the head of a new one is new is no news
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            folder, num_labels=1, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).strip().splitlines()[:1])
         raise Refusal(f"the reward model at {folder} cannot be loaded ({reason}): train it again") from error
     finally:
         logging.set_verbosity(loud)
-    model.r1repro_words = vocabulary.of(folder, known=model.get_input_embeddings().num_embeddings)
-    model.config.pad_token_id = model.r1repro_words.pad
-    return model.eval()
+    if options:
+        adapters.keep_layout_(model)
+    return model if options else model.to(device)
+
+
+def _head_in_single_precision_(model: PreTrainedModel, held: Policy) -> None:
+    """Compute in the policy's precision, and the score from what that gives in single precision."""
+    if held.dtype == "float32":
+        return
+    model.r1repro_dtype = getattr(torch, held.dtype)
+    if held.weights == "full":
+        model.base_model.forward = torch.autocast(model.device.type, model.r1repro_dtype)(model.base_model.forward)
+    model.get_submodule(adapters.HEAD).register_forward_pre_hook(lambda _, given: (given[0].float(),))
+
+
+def _recompute_layers_(model: PreTrainedModel) -> None:
+    """Keep the input of each layer alone, and compute the rest once more for the gradient: no cache is in the way."""
+
+    def again(plain, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            return plain(*args, **kwargs)
+        return torch.utils.checkpoint.checkpoint(plain, *args, use_reentrant=False, **kwargs)
+
+    for layer in next(module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)):
+        layer.forward = functools.partial(again, layer.forward)
 
 
 def reads(kind: str, question: Question, text: str) -> str:
@@ -70,20 +144,33 @@ def encoded(model: PreTrainedModel, texts: Sequence[str], max_tokens: int = 0) -
 def forward(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
     """Score of each text, (N,); padded on the right, read off the last token."""
     width, pad = max(map(len, ids)), model.config.pad_token_id
-    ids_NT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids])
+    ids_NT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids]).to(model.device)
     mask_NT = torch.arange(width)[None] < torch.tensor([len(row) for row in ids])[:, None]
-    return model(input_ids=ids_NT, attention_mask=mask_NT.long(), use_cache=False).logits[:, 0]
+    return model(input_ids=ids_NT, attention_mask=mask_NT.long().to(model.device), use_cache=False).logits[:, 0]
+
+
+def parts(model: PreTrainedModel, tokens: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Which texts go through the model at once: short and long ones apart, at most ``most``, and of their tokens,
+    padding included, as many as ``machine.micro_batch_tokens`` (those of one text at least).
+
+    Tokens are not counted where all weights are trained on a CPU.
+    """
+    limit, some = getattr(model, "r1repro_tokens", None), []
+    for i in sorted(range(len(tokens)), key=lambda i: tokens[i]):
+        if some and (len(some) == most or limit is not None and (len(some) + 1) * tokens[i] > limit):
+            yield some
+            some = []
+        some.append(i)
+    yield some
 
 
 @torch.no_grad()
 def scores(model: PreTrainedModel, texts: Sequence[str]) -> Tensor:
     """Score of each text, (N,); short and long ones apart, so that little is padded."""
     ids = encoded(model, texts)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found_N = torch.zeros(len(ids))
-    for first in range(0, len(order), MAX_ROWS):
-        rows = order[first : first + MAX_ROWS]
-        found_N[rows] = forward(model, [ids[i] for i in rows])
+    for rows in parts(model, [len(text) for text in ids], MAX_ROWS) if ids else ():
+        found_N[rows] = forward(model, [ids[i] for i in rows]).cpu()
     return found_N
 
 
@@ -92,14 +179,18 @@ class Preference:
 
     R = R_reasoning + R_general + R_language (v2 Eq. 8 to 10); this is what R_general has beside the format.  To be
     passed to `rl.train` as a reward.
+
+    Args:
+        helpful, safety: folders of the reward models.
+        held, machine: see `load`.
     """
 
     __name__ = "preference"
 
-    def __init__(self, helpful: Path, safety: Path):
+    def __init__(self, helpful: Path, safety: Path, held: Policy | None = None, machine: Machine | None = None):
         self.folders = {"general": Path(helpful), "safety": Path(safety)}
         self.kinds = {"general": "helpful", "safety": "safety"}
-        self.models = {family: load(folder) for family, folder in self.folders.items()}
+        self.models = {family: load(folder, None, held, machine) for family, folder in self.folders.items()}
         self.scales = {family: read_json(folder.parents[1] / "scale.json") for family, folder in self.folders.items()}
 
     @property
@@ -123,8 +214,8 @@ class Preference:
 class Judge:
     """A trained judge: whether an answer says what the reference says (2.3.3)."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.model = Path(folder), load(folder)
+    def __init__(self, folder: Path, held: Policy | None = None, machine: Machine | None = None):
+        self.folder, self.model = Path(folder), load(folder, None, held, machine)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ model and from people.  Helpfulness is judged several times with noise, the mean
 are dropped, and the lengths of chosen and rejected are balanced.  After training the rules are the gold metric only.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from contextlib import closing
@@ -50,7 +51,7 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     if not trained or not held:
         raise Refusal(f"{len(rows)} labelled examples are too few to train on and to test: raise num_prompts")
     batches = _order(len(trained), cfg)
-    model = scorer.load(model_dir, seed=cfg.seed)
+    model = scorer.load(model_dir, cfg.seed, cfg.policy, machine)
     optimizer = policy.adamw(model, cfg.learning_rate)
     steps = checkpoint.steps_in(run.path)
     done = steps[-1] if steps else 0
@@ -61,14 +62,13 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
         for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc=f"{cfg.kind} model"):
             chosen = [trained[i] for i in batches[step - 1]]
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, 0.05 * len(batches)))
-            loss, agreed = _loss(model, chosen, cfg)
-            loss.backward()
+            loss, agreed = _backward_(model, chosen, cfg)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if not torch.isfinite(norm + loss):
+            if not math.isfinite(norm + loss):
                 raise Refusal(f"step {step}: the loss is no number: lower the learning rate of the {cfg.kind} model")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            run.log(step, {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "reward/agreement": agreed})
+            run.log(step, {"policy/loss": loss, "policy/grad_norm": norm.item(), "reward/agreement": agreed})
             if step % 50 == 0 or step == len(batches) or interrupts.asked:
                 checkpoint.save_(run.path, step, model, model.r1repro_words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
@@ -92,6 +92,29 @@ def _order(count: int, cfg: RewardModel) -> list[np.ndarray]:
     return [part for shuffled in epochs for part in np.array_split(shuffled, max(1, round(count / size)))]
 
 
+def _backward_(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[float, float]:
+    """Add the gradient of a batch's loss to the model's, part by part where it is long; loss, and what `_loss` says.
+
+    The loss is a mean over rows, so a part counts as much as its share of them.
+    """
+    parts = [list(range(len(rows)))]
+    if model.r1repro_tokens is not None:
+        width = [max(map(len, scorer.encoded(model, _texts(row), cfg.max_tokens))) for row in rows]
+        each = len(_texts(rows[0]))  # texts of a row
+        parts = list(scorer.parts(model, [each * w for w in width], len(rows)))
+
+    def backward(scale: float) -> tuple[float, float]:
+        total = agreed = 0.0
+        for part in parts:
+            share = len(part) / len(rows)
+            loss, agrees = _loss(model, [rows[i] for i in part], cfg)
+            (loss * (share * scale)).backward()
+            total, agreed = total + share * loss.item(), agreed + share * agrees
+        return total, agreed
+
+    return policy.scaled_(model, backward)
+
+
 def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, float]:
     """Loss of a batch, and the share of it that the model already judges as its label says."""
     if cfg.kind == "helpful":
@@ -100,7 +123,7 @@ def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, 
         chosen_N, rejected_N = score_N.chunk(2)
         return preference.pair_loss(chosen_N, rejected_N), preference.agreement(chosen_N.detach(), rejected_N.detach())
     score_N = scorer.forward(model, scorer.encoded(model, [row["text"] for row in rows], cfg.max_tokens))
-    label_N = torch.tensor([float(row["label"]) for row in rows])
+    label_N = torch.tensor([float(row["label"]) for row in rows]).to(score_N.device)
     right = ((score_N > 0) == (label_N > 0)).double().mean().item()
     return preference.point_loss(score_N, label_N), right
 
