@@ -1,16 +1,20 @@
 """A student by name, from traces to a plain model; and pipelines as processes of their own, as on a GPU."""
 
+import dataclasses
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import models
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from r1repro import __main__, config
-from r1repro.engine import policy
+from r1repro import __main__, chat, config
+from r1repro.engine import policy, scorer
 from r1repro.records import Refusal
-from r1repro.stages import child, distill, rl
+from r1repro.run import read_json
+from r1repro.stages import child, distill, r1, rl
 from r1repro.tinyworld import base
 
 SMALL = {
@@ -133,3 +137,59 @@ def test_only_a_gpu_gets_a_child(monkeypatch):
     monkeypatch.setenv(child.MARK, "1")
     assert child.runs_here(config.Machine(device="cuda"))
     assert base.MAIN == config.r1_zero("cpu").base
+
+
+# --- stages of the pipeline as processes of their own
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """This machine counts as one with a GPU; returns how to do in this process what a child would, which is slow to
+    start."""
+
+    def here(command):
+        with monkeypatch.context() as patch:
+            patch.setenv(child.MARK, "1")
+            assert child.main(Path(command[-1])) == 0
+
+    monkeypatch.setattr(child, "runs_here", lambda machine: child.MARK in child.os.environ)
+    return lambda: monkeypatch.setattr(child, "_wait", here)
+
+
+PIPELINE = {
+    "evaluate.num_questions": 2, "evaluate.k": 2, "evaluate.max_tokens": 8, "evaluate_open.num_questions": 2,
+    "evaluate_open.k": 2, "evaluate_open.max_tokens": 8, "machine.device": "cpu", "policy.sampler": "torch",
+    "policy.weights": "lora", "policy.rank": 4, "policy.dtype": "float32",
+}  # fmt: skip
+
+
+def test_a_stage_of_the_pipeline_is_a_child_and_so_is_what_a_notebook_asks(tmp_path, tiny_base, as_on_a_gpu):
+    settings = config.r1("gpu", 0, PIPELINE | {"base": str(tiny_base)})
+    with pytest.raises(Refusal, match=r"^.*dev1/sft holds no finished model: run the notebook that makes dev1 first$"):
+        r1.reasoning_rl(settings, tmp_path)  # a real child
+    as_on_a_gpu()
+    found = r1.measure(settings, tmp_path, "base")
+    assert found == (tmp_path / "models/base/reasoning", tmp_path / "models/base/open")
+    assert read_json(found[0] / "manifest.json")["exit"] == "complete"
+    folder = tmp_path / "reward"
+    scorer.load(tiny_base, 1).save_pretrained(folder)
+    full = replace(settings, policy=config.Policy())
+    texts = ["the sea", "is cold"]
+    assert r1.scores(full, folder, texts) == tuple(scorer.scores(scorer.load(folder), texts).tolist())
+    manner = chat.settings(3, {"max_tokens": 6})
+    assert chat.answers(tiny_base, ["57 + 87 ="], manner, full) == chat.answers(tiny_base, ["57 + 87 ="], manner)
+
+
+def test_a_device_that_is_not_here_is_refused_before_a_child_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "run", lambda *_, **__: 1 / 0)
+    with pytest.raises(Refusal, match="machine.device is 'cuda', which is not here"):
+        r1.cold_start(config.r1("gpu"), tmp_path)
+    with pytest.raises(Refusal, match="tier node has settings but no model"):
+        r1.cold_start(config.r1("node"), tmp_path)
+
+
+def test_what_a_child_is_told_and_tells_keeps_its_kind():
+    told = ("text", 2, 0.1, [Path("a/b"), None], True)
+    assert child._whole(json.loads(json.dumps(child._plain(told)))) == ("text", 2, 0.1, (Path("a/b"), None), True)
+    settings = config.r1("gpu", 5, {"students": ["qwen-7b", "llama-8b"], "profile": 48})
+    assert child.read_settings("r1", json.loads(json.dumps(dataclasses.asdict(settings)))) == settings

@@ -4,6 +4,7 @@ Every question is asked alone, as in training: the model sees no question and no
 data is nearly all of single turns too (v2 Table 5).
 """
 
+import dataclasses
 import importlib.util
 import io
 import os
@@ -11,7 +12,7 @@ import re
 import sys
 import textwrap
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.rewards.format import format_reward
 from r1repro.run import readable
+from r1repro.stages import child
 from r1repro.tinyworld import base
 
 
@@ -100,15 +102,19 @@ def find(model: Path | str) -> Path:
     )
 
 
-def load(model: Path | str, manner: config.Evaluate) -> Partner:
-    """The model that `find` finds, with the tokenizer of its folder, or else the tiny world's.
+def load(model: Path | str, manner: config.Evaluate, held: config.Policy | None = None, device: str = "cpu") -> Partner:
+    """The model that `find` finds, with the tokenizer of its folder, or else that of its base or the tiny world's.
+
+    Args:
+        held: see `policy.load`.
 
     Raises:
         Refusal: no model, a damaged one, none of its tokenizer; a cap that leaves no room for a question.
     """
     folder = find(model)
-    found = policy.load(folder)
-    words = vocabulary.of(folder, known=found.get_input_embeddings().num_embeddings)
+    found = policy.load(folder, held=held, device=device)
+    template = held.template if held else "r1_zero"
+    words = vocabulary.of(folder, template, found.get_input_embeddings().num_embeddings)
     partner = Partner(found, words, manner)
     if len(words.prompt("")) >= _room(partner):
         raise Refusal(
@@ -171,13 +177,33 @@ def split(text: str) -> tuple[str | None, str | None]:
     return thinking.strip(), said.replace("<answer>", "").replace("</answer>", "").strip() if closed else None
 
 
-def answers(model: Path | str, questions: Iterable[str], manner: config.Evaluate) -> list[Output]:
-    """An output to each question, those of the same talk in a terminal; refused before any is sampled."""
-    partner = load(model, manner)
-    questions = list(questions)
+def answers(
+    model: Path | str, questions: Iterable[str], manner: config.Evaluate, pipeline: config.R1 | None = None
+) -> list[Output]:
+    """An output to each question, those of the same talk in a terminal; refused before any is sampled.
+
+    Args:
+        pipeline: settings of one, whose policy says how the model is held and asked; where its machine is a GPU, in a
+            process of its own.
+    """
+    if pipeline is None:
+        return _answers(load(model, manner), list(questions))
+    changes = {name: getattr(manner, name) for name in ("temperature", "top_p", "max_tokens")}
+    found = told_there(pipeline, find(model), list(questions), manner.seed, list(changes.items()))
+    return [Output(*values) for values in found]
+
+
+def _answers(partner: Partner, questions: list[str]) -> list[Output]:
     for question in questions:
         prompt_of(partner, question)
     return [answer(partner, question, number) for number, question in enumerate(questions, 1)]
+
+
+@child.of_its_own("chat")
+def told_there(pipeline: config.R1, model: Path, questions: Sequence[str], seed: int, changes: Sequence) -> list[tuple]:
+    """`answers` as plain values, in the order of `Output`'s fields."""
+    partner = load(model, settings(seed, dict(changes)), pipeline.policy, pipeline.machine.device)
+    return [dataclasses.astuple(output) for output in _answers(partner, list(questions))]
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -408,8 +408,12 @@ class RewardModel:
     max_tokens: int = 8192
     """hyperparameters.csv, helpful_rm max_train_length."""
 
+    max_output: int = 160
+    """Ours: tokens of an output that is judged, at most; longer ones are cut."""
+
     def __post_init__(self):
         _positive(self, "num_prompts", "outputs_per_prompt", "judge_calls", "batch_size", "learning_rate", "epochs")
+        _positive(self, "max_tokens", "max_output")
         _not_negative(self, "judge_noise", "min_difference", "seed")
         if self.kind not in ("helpful", "safety", "judge"):
             raise Refusal(f"rewardmodel.kind is {self.kind!r}: choose helpful, safety or judge")
@@ -514,14 +518,29 @@ class R1Zero:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class R1:
-    """Notebooks 04 to 08: from R1-Zero's outputs to R1 and its students."""
+    """Notebooks 04 to 08: from R1-Zero's outputs to R1 and its students.
+
+    At every tier the questions are the tiny world's: any model can read them, and only of them are the hidden rules
+    known that label what the reward models learn from and measure what open prompts are answered with.  Where a stage
+    needs neither, others can be asked (``reasoning_rl.questions``, ``rejection.questions``, ``evaluate.questions``).
+    """
 
     tier: str
     seed: int
     """Ours: draws everything that the stages draw."""
 
     base: str = "tiny-1m"
-    """Name of a tiny-world base model, or the folder of a Hugging Face model."""
+    """Of R1-Zero, Dev1 and Dev3, and named as `R1Zero`'s: R1-Zero must have been trained from it, held alike."""
+
+    profile: int = 0
+    """Ours: see `R1Zero`."""
+
+    students: tuple[str, ...] = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
+    """Ours: by their names in the tiny world or in `students`.  They are asked in the pipeline's template."""
+
+    own_rates: bool = True
+    """Whether students of `students` have learning rates of their own (students.csv); those of the tiny world have
+    ``distill.learning_rate``, as all have where that is overridden."""
 
     cold_start: Collect = field(default_factory=Collect)
     cold_start_sft: SFT = field(default_factory=SFT)
@@ -538,6 +557,22 @@ class R1:
     evaluate_open: Evaluate = field(default_factory=Evaluate)
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
+
+    def taught(self, student: str) -> SFT:
+        """How a student is fine-tuned, and its sibling.
+
+        >>> r1("gpu").taught("llama-8b").learning_rate, r1("cpu").taught("qwen-140k").learning_rate
+        (5e-05, 0.002)
+        """
+        known = students.students().get(student)
+        return replace(self.distill, **known.sft()) if known and self.own_rates else self.distill
+
+    def __post_init__(self):
+        for name in self.students:
+            if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+                raise Refusal(f"students has {name!r}: give names such as {', '.join(_default(R1, 'students')[:2])}")
+        if not self.students or len(set(self.students)) < len(self.students):
+            raise Refusal(f"students is {list(self.students)}: give at least one, and each once")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -629,7 +664,33 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate": dict(num_questions=400, k=8, max_tokens=448, seed=14864973),
         "evaluate_open": dict(num_questions=200, k=8, max_tokens=160, seed=14864973),
     },
+    "gpu": {
+        "": dict(students=("qwen-0.5b",)),
+        "cold_start": dict(num_questions=1024, num_examples=512, max_tokens=1024),
+        "cold_start_sft": dict(learning_rate=1e-4, batch_size=16, max_tokens=2048),
+        "reasoning_rl": dict(
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=40, learning_rate=1e-5, max_tokens=1024,
+            refresh_reference_every=40, num_checkpoints=1,
+        ),
+        "judge": dict(num_prompts=800, learning_rate=1e-4, batch_size=64, epochs=2, max_tokens=2048, max_output=512),
+        "rejection": dict(num_questions=2048, keep_per_question=2, max_tokens=1024),
+        "judged": dict(num_questions=400, keep_per_question=1, max_tokens=512),
+        "sft": dict(learning_rate=1e-4, batch_size=32, max_tokens=2048),
+        "helpful": dict(num_prompts=1600, learning_rate=1e-4, batch_size=64, epochs=1, max_tokens=2048, max_output=512),
+        "safety": dict(
+            num_prompts=800, learning_rate=1e-4, batch_size=64, epochs=1, max_tokens=2048, max_output=512,
+        ),
+        "all_scenarios": dict(
+            questions_per_step=8, steps_per_rollout=4, num_rollouts=34, late_rollouts=8, learning_rate=1e-5,
+            max_tokens=1024, refresh_reference_every=40, num_checkpoints=1,
+        ),
+        "distill": dict(batch_size=32, max_tokens=2048),
+        "evaluate": dict(num_questions=200, k=8, max_tokens=1024),
+        "evaluate_open": dict(num_questions=200, k=4, max_tokens=512),
+    },
 }  # fmt: skip
+"""Tier -> part -> what it changes.  Those of tier gpu are what one GPU should do in some hours, by estimate: adapters
+learn at the rates that are usual for them, and **nothing of it was run on a GPU**."""
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
@@ -743,11 +804,23 @@ def r1_zero(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 def r1(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> R1:
     """Settings of notebooks 04 to 08 at a tier; see `r1_zero`.
 
+    Args:
+        overrides: ``student`` is another word for ``students``; both take a name or a list of names.
+
     >>> r1("cpu", overrides={"cold_start.num_examples": 10}).cold_start.num_examples
     10
     """
-    own = TIER_R1.get(tier, {})
-    return _settings(R1, tier, seed, {part: PIPELINE[part] | own.get(part, {}) for part in PIPELINE}, overrides)
+    own, model = (by.get(tier, {}) if tier in TIERS else {} for by in (TIER_R1, TIER_MODEL))
+    parts = {part: PIPELINE[part] | own.get(part, {}) for part in PIPELINE}
+    parts |= model | {"": model.get("", {}) | own.get("", {})}
+    if isinstance(overrides, Mapping) and "student" in overrides:
+        overrides = {name: value for name, value in overrides.items() if name != "student"} | {
+            "students": overrides["student"]
+        }
+    made = _settings(R1, tier, seed, parts, overrides)
+    return replace(
+        made, own_rates=made.own_rates and not {"distill.learning_rate", "distill.final_share"} & {*(overrides or ())}
+    )
 
 
 def teach(values: Mapping[str, Any]) -> Teach:
@@ -834,16 +907,6 @@ def check_runnable(tier: str) -> None:
         raise Refusal(f"tier {tier} has settings but no model in this version: choose one of {', '.join(RUNNABLE)}")
 
 
-def check_pipeline(tier: str) -> None:
-    """Refuse notebooks 04 to 08 where they have no settings of their own."""
-    check_runnable(tier)
-    if tier not in TIER_R1:
-        raise Refusal(
-            f"notebooks 04 to 08 have no settings for tier {tier} in this version: choose one of {', '.join(TIER_R1)}, "
-            "or `python -m r1repro distill` for a real student"
-        )
-
-
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """Overrides from a command line.
 
@@ -886,15 +949,21 @@ def _settable(cls: type) -> dict[str, type]:
     return plain | ({"seed": int} if cls in (Evaluate, Teach) else {})
 
 
+LISTS = {"rewards": "import paths", "students": "names"}
+"""Settings that hold several texts, and of what."""
+
+
 def _typed(cls: type, name: str, key: str, value: Any) -> Any:
     wanted = _settable(cls)[key]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if key == "rewards" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+    if key == "students" and isinstance(value, str):
+        return (value,)
+    if key in LISTS and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return tuple(value)
-    if key == "rewards" or not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+    if key in LISTS or not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
         names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-        kind = "list of import paths" if key == "rewards" else names[wanted]
+        kind = f"list of {LISTS[key]}" if key in LISTS else names[wanted]
         raise Refusal(f"{name} is {value!r}, not a {kind}: give one such as {_default(cls, key)!r}")
     if value != value or value in (float("inf"), float("-inf")):
         raise Refusal(f"{name} is {value!r}, not a finite number: give one such as {_default(cls, key)!r}")

@@ -21,7 +21,7 @@ MAKES = {
     "05_reasoning_rl": ("dev2", "models/dev2", "models/dev2_twin"),
     "06_rejection_sampling": ("dev3", "models/dev3"),
     "07_all_scenarios": ("r1", "models/r1"),
-    "08_distillation": ("students", "models/qwen-*", "models/llama-*"),
+    "08_distillation": ("students", "models/*-*"),
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
@@ -38,8 +38,6 @@ def folder() -> Path:
 def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> list[Path]:
     """Execute every notebook at a tier, those of training once a seed; what is done already is not done again.
 
-    Tiers without settings for the stages after R1-Zero (`config.TIER_R1`) end with notebook 03.
-
     Args:
         again: notebooks of `MAKES` whose runs are deleted first, to be made anew.  The same seed on the same machine
             makes the same runs, so those of later notebooks stay good.
@@ -54,8 +52,7 @@ def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> 
     for name, seed in [(name, seed) for name in again or [] for seed in seeds]:
         _forget(name, default_folder(tier, seed))
     shared = [(name, 0, default_folder(tier, 0).parent / "notebooks") for name in SHARED]
-    made_here = [name for name in MAKES if name == "03_r1_zero" or tier in config.TIER_R1]
-    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in made_here]
+    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in MAKES]
     todo = [(name, seed, place / f"{name}.ipynb") for name, seed, place in shared + seeded]
     todo = [(name, seed, target) for name, seed, target in todo if not _is_done(name, target, tier, seed)]
     bar = tqdm(todo, desc="notebooks", unit="notebook", disable=not todo)

@@ -152,6 +152,7 @@ def chat(
     temperature: float | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
+    pipeline: config.R1 | None = None,
 ) -> Page:
     """A model's outputs to questions of one's own, each asked alone: the thinking folded, the answer below it.
 
@@ -160,6 +161,7 @@ def chat(
     Args:
         model: folder of a run (its last checkpoint is taken) or of a model, or the name of a base model.
         temperature, top_p, max_tokens: None for those of an evaluation at tier cpu.
+        pipeline: settings of one, see `chat.answers`.
 
     Raises:
         Refusal: no such model, a question that is empty or too long, a setting out of range.
@@ -168,7 +170,7 @@ def chat(
 
     changes = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     asked = [questions] if isinstance(questions, str) else questions
-    found = talk.answers(model, asked, talk.settings(seed, changes))
+    found = talk.answers(model, asked, talk.settings(seed, changes), pipeline)
     plain = [f"Question: {output.question}\n{talk.told(output)}" for output in found]
     return Page(text="\n".join(plain), html="".join(map(_answered, found)))
 

@@ -94,13 +94,17 @@ def load(
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise Refusal(
-            f"machine.device is {device!r}, which is not here: choose tier cpu, or set machine.device=cpu"
-        ) from error
+    """Refuse a device that this machine does not have.  Asking takes none of a GPU's memory."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and (not index or index.isdigit()):  # a tensor there would keep a context for the process's life
+        is_here = int(index or 0) < torch.cuda.device_count()
+    else:
+        try:
+            is_here = torch.empty(0, device=device) is not None
+        except (RuntimeError, AssertionError):
+            is_here = False
+    if not is_here:
+        raise Refusal(f"machine.device is {device!r}, which is not here: choose tier cpu, or set machine.device=cpu")
 
 
 class Reference:

@@ -6,7 +6,7 @@ head.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -183,14 +183,19 @@ class Preference:
     Args:
         helpful, safety: folders of the reward models.
         held, machine: see `load`.
+        afar: what scores texts in the place of models that are loaded here: folder and texts -> their scores.
     """
 
     __name__ = "preference"
 
-    def __init__(self, helpful: Path, safety: Path, held: Policy | None = None, machine: Machine | None = None):
+    def __init__(
+        self, helpful: Path, safety: Path, held: Policy | None = None, machine: Machine | None = None,
+        afar: Callable[[Path, list[str]], Sequence[float]] | None = None,
+    ):  # fmt: skip
         self.folders = {"general": Path(helpful), "safety": Path(safety)}
         self.kinds = {"general": "helpful", "safety": "safety"}
-        self.models = {family: load(folder, None, held, machine) for family, folder in self.folders.items()}
+        loaded = {} if afar else {place: load(place, None, held, machine) for place in self.folders.values()}
+        self._scores = afar or (lambda folder, texts: scores(loaded[folder], texts))
         self.scales = {family: read_json(folder.parents[1] / "scale.json") for family, folder in self.folders.items()}
 
     @property
@@ -200,12 +205,13 @@ class Preference:
 
     def __call__(self, questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
         values = [0.0] * len(texts)
-        for family, model in self.models.items():
+        for family, folder in self.folders.items():
             rows = [i for i, question in enumerate(questions) if question.family == family]
             if rows:
                 said = [reads(self.kinds[family], questions[i], texts[i]) for i in rows]
                 scale = self.scales[family]
-                found = preference.standardised(scores(model, said), scale["mean"], scale["std"])
+                score_N = torch.as_tensor(self._scores(folder, said))
+                found = preference.standardised(score_N, scale["mean"], scale["std"])
                 for i, value in zip(rows, found.tolist(), strict=True):
                     values[i] = value
         return [Score(value=value, verdict="right" if value > 0 else "wrong") for value in values]

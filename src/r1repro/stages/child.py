@@ -1,15 +1,18 @@
 """A stage as a process of its own: a GPU's memory comes back when it ends, and an interrupted kernel loses nothing.
 
 On a CPU a stage runs where it is called.  The child is told its settings by a file, shows its progress bars where the
-parent would, and what it refuses is refused by the parent in the same line.
+parent would, and what it refuses is refused by the parent in the same line.  So a notebook's kernel never holds memory
+of a GPU: what it wants of a model, scores or answers, it asks a child for as well.
 """
 
 import dataclasses
+import functools
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,9 @@ from typing import Any
 import torch
 
 from r1repro import config
+from r1repro.engine import actor
 from r1repro.records import Refusal
-from r1repro.run import read_json, writable, write_json
+from r1repro.run import read_json, write_json
 
 MARK = "R1REPRO_CHILD"
 """Environment variable that says that this process is the child already."""
@@ -31,33 +35,74 @@ def runs_here(machine: config.Machine) -> bool:
 
 KINDS = {
     "r1_zero": (config.R1Zero, "r1repro.stages.r1_zero"),
+    "r1": (config.R1, "r1repro.stages.r1"),
     "distill": (config.Distill, "r1repro.stages.distill"),
+    "chat": (config.R1, "r1repro.chat"),
 }
-"""Name -> class of the settings, and the module whose ``run(settings, folder)`` is the work."""
+"""Name -> class of the settings, and the module whose functions of settings and more are the work."""
 
 
-def run(kind: str, settings: config.R1Zero | config.Distill, folder: Path) -> None:
-    """A pipeline of `KINDS` in a child.
+def run(kind: str, settings: Any, *arguments: Any, call: str = "run") -> Any:
+    """A function of a module of `KINDS` in a child; returns what it returns.
+
+    Args:
+        arguments: after the settings: texts, numbers, paths, and lists of such.  What comes back is so too, and a list
+            comes back as a tuple.
 
     Raises:
         Refusal: the child refused, in its words; or it died, with its exit code.
     """
-    writable(folder)
-    file = folder / "child.json"
-    write_json(file, {"kind": kind, "settings": dataclasses.asdict(settings)})
-    try:
+    with tempfile.TemporaryDirectory(prefix="r1repro-") as place:
+        file = Path(place) / "child.json"
+        told = {"kind": kind, "settings": dataclasses.asdict(settings), "call": call, "arguments": _plain(arguments)}
+        write_json(file, told)
         _wait([sys.executable, "-m", "r1repro.stages.child", str(file)])
-    finally:
-        file.unlink(missing_ok=True)
+        return _whole(read_json(file)["found"])
+
+
+def of_its_own(kind: str) -> Callable[[Callable], Callable]:
+    """Makes a function of settings and more one that runs in a child where the settings' machine is a GPU.
+
+    Its name in the module of `KINDS` is its own.
+    """
+
+    def decorated(work: Callable) -> Callable:
+        @functools.wraps(work)
+        def stage(settings: Any, *arguments: Any) -> Any:
+            config.check_runnable(settings.tier)
+            if runs_here(settings.machine):
+                with speaking_of_memory(settings.machine):
+                    return work(settings, *arguments)
+            actor.check_device(settings.machine.device)
+            return run(kind, settings, *arguments, call=work.__name__)
+
+        return stage
+
+    return decorated
+
+
+def _plain(value: Any) -> Any:
+    """What can be written as JSON, paths marked as such."""
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _whole(value: Any) -> Any:
+    """What `_plain` was given, with tuples for lists."""
+    if isinstance(value, dict):
+        return Path(value["path"])
+    return tuple(_whole(one) for one in value) if isinstance(value, list) else value
 
 
 def _wait(command: list[str]) -> None:
     """Run a child to its end; its last line on stderr is its refusal."""
     child = subprocess.Popen(command, env=os.environ | {MARK: "1"}, stderr=subprocess.PIPE, text=True, bufsize=0)
     last = ""
-    for line in child.stderr:
-        sys.stderr.write(line)
-        last = line.strip() or last
+    with child.stderr:
+        for line in child.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
     if code := child.wait():
         refused = last.startswith("r1repro: ")
         raise Refusal(
@@ -107,7 +152,9 @@ def main(file: Path) -> int:
     told = read_json(file)
     work = importlib.import_module(KINDS[told["kind"]][1])
     try:
-        work.run(read_settings(told["kind"], told["settings"]), file.parent)
+        settings = read_settings(told["kind"], told["settings"])
+        found = getattr(work, told["call"])(settings, *_whole(told["arguments"]))
+        write_json(file, {"found": _plain(found)})
     except Refusal as refusal:
         sys.stderr.write(f"\nr1repro: {refusal}\n")
         return 2

@@ -6,10 +6,11 @@
     students' bases -------------------------------------------------- sft -- students
 
 Dev1, Dev2, Dev3 are the paper's names for the models between (v2 Table 3).  Every part resumes, or returns at once
-when it is done.
+when it is done, and where the machine is a GPU it is a process of its own (`child`).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from r1repro.engine import checkpoint, scorer, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import append_lines, read_lines, sha256_file, write_text
-from r1repro.stages import collect, evaluate, reward_model, rl, sft
+from r1repro.stages import child, collect, evaluate, reward_model, rl, sft
 from r1repro.stages.r1_zero import base_folder
-from r1repro.tinyworld import base
 
 MODELS = ("base", "r1_zero", "dev1", "dev2", "dev2_twin", "dev3", "r1")
 """The models of the pipeline in the order of their making; the twin is Dev2 without the language-consistency reward."""
@@ -39,8 +39,8 @@ def model_of(settings: config.R1, seed_dir: Path | str, name: str) -> Path:
     }  # fmt: skip
     if name == "base":
         return base_folder(settings.base)
-    if name.removesuffix("_base") in base.STUDENTS and name.endswith("_base"):
-        return base.folder(name.removesuffix("_base"))
+    if name.endswith("_base"):
+        return base_folder(name.removesuffix("_base"))
     run = seed_dir / runs.get(name, f"students/{name}")
     steps = checkpoint.steps_in(run)
     if not steps or json.loads((run / "manifest.json").read_text())["exit"] != "complete":
@@ -48,6 +48,7 @@ def model_of(settings: config.R1, seed_dir: Path | str, name: str) -> Path:
     return checkpoint.folder_of(run, steps[-1])
 
 
+@child.of_its_own("r1")
 def measure(settings: config.R1, seed_dir: Path | str, name: str) -> tuple[Path, Path]:
     """Evaluate a model of the pipeline on reasoning and on open questions; returns the two run folders."""
     model, place = model_of(settings, seed_dir, name), Path(seed_dir) / "models" / name
@@ -57,15 +58,16 @@ def measure(settings: config.R1, seed_dir: Path | str, name: str) -> tuple[Path,
     )
 
 
+@child.of_its_own("r1")
 def cold_start(settings: config.R1, seed_dir: Path | str) -> Path:
     """Notebook 04: readable long chains of R1-Zero, then SFT of the base on them; returns Dev1."""
-    config.check_pipeline(settings.tier)
     place = Path(seed_dir) / "dev1"
     zero = model_of(settings, seed_dir, "r1_zero")
     examples = collect.collect(settings.cold_start, place / "examples", zero, settings.machine)
     return sft.train(settings.cold_start_sft, place / "sft", base_folder(settings.base), examples, settings.machine)
 
 
+@child.of_its_own("r1")
 def reasoning_rl(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path]:
     """Notebook 05: reasoning RL of Dev1 with the language-consistency reward, and its twin without; the run folders."""
     place, start = Path(seed_dir) / "dev2", model_of(settings, seed_dir, "dev1")
@@ -76,6 +78,7 @@ def reasoning_rl(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path]
     )
 
 
+@child.of_its_own("r1")
 def rejection(settings: config.R1, seed_dir: Path | str) -> Path:
     """Notebook 06: the examples of the 800k stage, sampled from Dev2, and SFT of the base on them; returns Dev3."""
     place, teacher = Path(seed_dir) / "dev3", model_of(settings, seed_dir, "dev2")
@@ -85,7 +88,8 @@ def rejection(settings: config.R1, seed_dir: Path | str) -> Path:
 
 def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
     """Examples judged by rule and general data, and those judged by the trained judge, in one file."""
-    judge = scorer.Judge(reward_model.train(settings.judge, place / "judge", teacher, settings.machine))
+    trained = reward_model.train(settings.judge, place / "judge", teacher, settings.machine)
+    judge = scorer.Judge(trained, settings.policy, settings.machine)
     ruled = collect.collect(settings.rejection, place / "by_rule", teacher, settings.machine)
     judged = collect.collect(
         settings.judged, place / "by_judge", teacher, settings.machine, judge=judge, inputs=judge.inputs
@@ -97,6 +101,7 @@ def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
     return target
 
 
+@child.of_its_own("r1")
 def reward_models(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path]:
     """The reward models of helpfulness and of safety, both from Dev3; their folders."""
     place, start = Path(seed_dir) / "r1", model_of(settings, seed_dir, "dev3")
@@ -106,28 +111,47 @@ def reward_models(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path
     )
 
 
+@child.of_its_own("r1")
+def scores(settings: config.R1, folder: Path, texts: Sequence[str]) -> tuple[float, ...]:
+    """What a reward model says of texts, for who holds none: a notebook's kernel."""
+    return tuple(scorer.scores(scorer.load(folder, None, settings.policy, settings.machine), texts).tolist())
+
+
+def preference(settings: config.R1, seed_dir: Path | str) -> scorer.Preference:
+    """The preference reward of `all_scenarios` by `scores`, for a notebook."""
+    folders = reward_models(settings, seed_dir)
+    return scorer.Preference(*folders, afar=lambda folder, texts: scores(settings, folder, texts))
+
+
+@child.of_its_own("r1")
 def all_scenarios(settings: config.R1, seed_dir: Path | str) -> Path:
     """Notebook 07: RL of Dev3 with rules, and with the reward models in the last rollouts; the run folder of R1."""
-    preference = scorer.Preference(*reward_models(settings, seed_dir))
+    reward = scorer.Preference(*reward_models(settings, seed_dir), settings.policy, settings.machine)
     start = model_of(settings, seed_dir, "dev3")
-    return rl.train(settings.all_scenarios, Path(seed_dir) / "r1" / "rl", start, settings.machine, preference)
+    return rl.train(settings.all_scenarios, Path(seed_dir) / "r1" / "rl", start, settings.machine, reward)
 
 
+@child.of_its_own("r1")
 def distill(settings: config.R1, seed_dir: Path | str, student: str) -> tuple[Path, Path]:
     """Notebook 08: SFT of a student's base on the examples of the 800k stage, and of its sibling on short answers.
 
     Both see as many tokens.  Returns the two models.
     """
-    config.check_pipeline(settings.tier)
-    if student not in base.STUDENTS:
-        raise Refusal(f"no student called {student!r}: choose one of {', '.join(base.STUDENTS)}")
+    if student not in settings.students:
+        known = ", ".join(settings.students)
+        raise Refusal(f"no student called {student!r}: choose one of {known}, or name it in the setting students")
     place, examples = Path(seed_dir) / "students", Path(seed_dir) / "dev3" / "examples.jsonl"
-    start = base.folder(student)
-    short = short_examples(settings, seed_dir, vocabulary.of(start, settings.policy.template))
+    start, cfg = base_folder(student), settings.taught(student)
+    short = short_examples(settings, seed_dir, words_of(settings, student))
     return (
-        sft.train(settings.distill, place / student, start, examples, settings.machine),
-        sft.train(settings.distill, place / f"{student}_short", start, short, settings.machine),
+        sft.train(cfg, place / student, start, examples, settings.machine),
+        sft.train(cfg, place / f"{student}_short", start, short, settings.machine),
     )
+
+
+def words_of(settings: config.R1, model: str) -> Vocabulary:
+    """What a base or a student reads and writes, by its name."""
+    return vocabulary.of(base_folder(model), settings.policy.template)
 
 
 def short_examples(settings: config.R1, seed_dir: Path | str, words: Vocabulary | None = None) -> Path:
@@ -136,7 +160,7 @@ def short_examples(settings: config.R1, seed_dir: Path | str, words: Vocabulary 
     Args:
         words: who counts the tokens, the student; None: the base of the pipeline.
     """
-    words = words or vocabulary.of(base_folder(settings.base), settings.policy.template)
+    words = words or words_of(settings, settings.base)
     examples = sft.read_examples(Path(seed_dir) / "dev3" / "examples.jsonl")
     digest = sha256_file(Path(seed_dir) / "dev3" / "examples.jsonl")[:12]
     target = Path(seed_dir) / "students" / f"short-{digest}-{len(words.tokenizer)}.jsonl"

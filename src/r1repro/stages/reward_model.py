@@ -190,14 +190,10 @@ def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine
     found = []
     with closing(actor):
         for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
-            chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, MAX_OUTPUT)
+            chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, cfg.max_output)
             texts = actor.texts(actor.sample(chunk, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
             found += [texts[i : i + size] for i in range(0, len(texts), size)]
     return found
-
-
-MAX_OUTPUT = 160
-"""Tokens of an output to a general prompt at most; longer ones are cut."""
 
 
 def _label(kind: str, question: Question, text: str) -> bool:
