@@ -568,9 +568,10 @@ class R1:
         return replace(self.distill, **known.sft()) if known and self.own_rates else self.distill
 
     def __post_init__(self):
+        known = (*_default(R1, "students"), *students.students())
         for name in self.students:
-            if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
-                raise Refusal(f"students has {name!r}: give names such as {', '.join(_default(R1, 'students')[:2])}")
+            if name not in known:
+                raise Refusal(f"no student called {name!r}: choose of {', '.join(known)}")
         if not self.students or len(set(self.students)) < len(self.students):
             raise Refusal(f"students is {list(self.students)}: give at least one, and each once")
 

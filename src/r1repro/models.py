@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas
+from safetensors import safe_open
 
+from r1repro import students
 from r1repro.ledger import RunRecord, record, seed_of
 from r1repro.records import Refusal
 from r1repro.rewards.format import format_reward
@@ -25,7 +27,7 @@ NAMES = {
 """Folder -> what a reader calls the model."""
 
 STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
-"""Folders of the distilled models; beside each stand its ``_base`` and its ``_short`` sibling."""
+"""Folders of the distilled models of the tiny world; beside each stand its ``_base`` and its ``_short`` sibling."""
 
 MADE_BY = {
     "r1_zero": ("r1_zero",), "dev1": ("dev1/examples", "dev1/sft"), "dev2": ("dev2/rl",), "dev2_twin": ("dev2/twin",),
@@ -83,6 +85,35 @@ def read(seed_dir: Path, out: Path) -> dict[str, Model]:
         if (folder / "reasoning" / "manifest.json").exists() and (folder / "open" / "manifest.json").exists():
             found[folder.name] = _model(folder, out)
     return found
+
+
+def students_in(seeds: Sequence[Mapping[str, Model]]) -> tuple[str, ...]:
+    """The students that some seeds have, in the order of their lists; those of the tiny world where there are none.
+
+    >>> students_in([{"dev1": None, "qwen-7b": None, "qwen-7b_base": None, "qwen-0.5b": None}])
+    ('qwen-7b', 'qwen-0.5b')
+    """
+    found = {name.removesuffix("_base").removesuffix("_short") for seed in seeds for name in seed} - {*NAMES}
+    if found <= {*STUDENTS}:
+        return STUDENTS
+    return tuple(name for name in (*STUDENTS, *students.students()) if name in found)
+
+
+def shape(folder: Path) -> dict[str, Any]:
+    """Architecture, layers, width and parameters of a plain model, read from its files: no weight is loaded.
+
+    >>> from r1repro.tinyworld import base
+    >>> shape(base.folder("qwen-140k"))
+    {'architecture': 'Qwen2', 'layers': 3, 'width': 48, 'parameters': 139632}
+    """
+    about, parameters = read_json(Path(folder) / "config.json"), 0
+    for file in sorted(Path(folder).glob("model*.safetensors")):
+        with safe_open(file, framework="np") as weights:
+            parameters += sum(int(np.prod(weights.get_slice(name).get_shape())) for name in weights.keys())
+    return {
+        "architecture": about["architectures"][0].removesuffix("ForCausalLM"),
+        "layers": about["num_hidden_layers"], "width": about["hidden_size"], "parameters": parameters,
+    }  # fmt: skip
 
 
 def _model(folder: Path, out: Path) -> Model:

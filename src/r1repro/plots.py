@@ -7,6 +7,7 @@ seed.  Colours are those of seaborn's colour-blind palette; every line has its o
 hatch.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 
@@ -19,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from r1repro import ledger, paper
 from r1repro.algo.estimators import Interval, bootstrap
 from r1repro.ledger import Checkpoint, SeedRuns
-from r1repro.models import NAMES, QUESTIONS, STUDENTS, Model, Rows
+from r1repro.models import NAMES, QUESTIONS, Model, Rows, students_in
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = seaborn.color_palette("colorblind", 10)
 
@@ -348,7 +349,7 @@ def students(seeds: Sequence[Mapping[str, Model]]) -> Figure:
     the paper's students (Table 5).  Qwen is filled and joined by a line, Llama hollow."""
     figure, ((ours, theirs),) = axes_grid(1, 2, (11, 4.2), sharey=True)
     for kind, label, colour, style in STUDENTS_AS:
-        found = {name: _interval(seeds, f"{name}{kind}", _pass1) for name in STUDENTS}
+        found = {name: _interval(seeds, f"{name}{kind}", _pass1) for name in students_in(seeds)}
         found = {name: interval for name, interval in found.items() if interval}
         _by_size(ours, {name: interval.value for name, interval in found.items()}, label, colour, style)
         _whiskers(ours, [_parameters(name) for name in found], list(found.values()))
@@ -362,15 +363,16 @@ def students(seeds: Sequence[Mapping[str, Model]]) -> Figure:
     r1 = next(row["DeepSeek-R1"] for row in paper.table("figure1") if row["benchmark"] == "AIME 2024")
     theirs.axhline(float(r1) / 100, color=GREEN, linestyle="-.", label="teacher (DeepSeek-R1)")
     titles = "Ours: students on questions of reasoning", "The paper: students on AIME 2024 (Table 5)"
-    for axes, title, names in zip((ours, theirs), titles, (STUDENTS, printed), strict=True):
+    for axes, title, names in zip((ours, theirs), titles, (students_in(seeds), printed), strict=True):
         _shares(axes)
         finish(axes, title, "pass@1", "parameters", legend=None)
         axes.set_xscale("log")
-        sizes = {_parameters(name): name.rpartition("-")[2].replace("b", "B") for name in names if name != "llama-8b"}
-        axes.set_xticks(list(sizes), list(sizes.values()))  # 8B would stand on 7B
+        shown = [name for name in names if name != "llama-8b" or "qwen-7b" not in names]  # 8B would stand on 7B
+        sizes = {_parameters(name): "".join(_size(name)).replace("b", "B") for name in shown}
+        axes.set_xticks(list(sizes), list(sizes.values()))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    shown = [f"{name}{kind}" for name in STUDENTS for kind, *_ in STUDENTS_AS]
+    shown = [f"{name}{kind}" for name in students_in(seeds) for kind, *_ in STUDENTS_AS]
     figure.supxlabel(_who_models(seeds, shown), fontsize=8, color="0.35")
     return figure
 
@@ -382,11 +384,15 @@ def _pass1(model: Model) -> np.ndarray:
 def _parameters(student: str) -> float:
     """How large a student is, by its name.
 
-    >>> _parameters("qwen-140k"), _parameters("llama-8b")
-    (140000.0, 8000000000.0)
+    >>> _parameters("qwen-140k"), _parameters("llama-8b"), _parameters("qwen-1.5b-base")
+    (140000.0, 8000000000.0, 1500000000.0)
     """
-    number = student.rpartition("-")[2]
-    return float(number[:-1]) * {"k": 1e3, "b": 1e9}[number[-1]]
+    number, unit = _size(student)
+    return float(number) * {"k": 1e3, "b": 1e9}[unit]
+
+
+def _size(student: str) -> tuple[str, str]:
+    return re.search(r"-([\d.]+)([kb])\b", student).groups()
 
 
 def _by_size(axes: Axes, values: Mapping[str, float], label: str, colour, style: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from r1repro import ledger_models, paper, plots
-from r1repro.models import STUDENTS
+from r1repro.models import students_in
 from r1repro.records import Refusal
 from r1repro.run import between_marks, read_json, read_lines, speaking_of, write_json, write_text
 from r1repro.site import claims, material, notebook, page, samples, tables
@@ -124,7 +124,7 @@ def draw(name: str, content: Material) -> Figure | None:
         names = [name for name in content.evaluated if name != "dev2_twin"]
         return plots.benchmark_bars(content.models, names) if names else None
     if name == "students":
-        has_students = any(name in STUDENTS for seed in content.models for name in seed)
+        has_students = any(name in students_in(content.models) for seed in content.models for name in seed)
         return plots.students(content.models) if has_students else None
     if name == "consistency_curve":
         runs = [_metrics(content, run) for run in ("dev2/rl", "dev2/twin")]

@@ -13,7 +13,7 @@ import numpy as np
 from r1repro import ledger, models, paper
 from r1repro.algo.estimators import vote_right
 from r1repro.ledger import SeedRuns
-from r1repro.models import BENCHMARKS, NAMES, STUDENTS, Model
+from r1repro.models import BENCHMARKS, NAMES, Model, students_in
 from r1repro.run import read_lines
 from r1repro.site import material
 from r1repro.site.material import STAGES, Material, evaluation_of
@@ -190,7 +190,7 @@ def r1_zero(content: Material) -> Table | None:
 def students(content: Material) -> Table | None:
     """Table 5: students, each as its base, distilled from the examples, and from the same answers without thinking."""
     kinds = ("_base", "", "_short")
-    names = [name + kind for name in STUDENTS for kind in kinds if _has(content, name + kind)]
+    names = [name + kind for name in students_in(content.models) for kind in kinds if _has(content, name + kind)]
     note = " Each of our students three times: its base, distilled, and trained on the same answers without thinking."
     return _by_model(content, "students", "Students (Table 5)", names, "table5", note) if names else None
 
