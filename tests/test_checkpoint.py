@@ -3,13 +3,15 @@
 import errno
 import os
 import shutil
+from functools import partialmethod
 
 import models
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from r1repro.engine import checkpoint
+from r1repro.engine import checkpoint, policy
 from r1repro.records import Refusal
 from r1repro.tinyworld import tokenizer
 
@@ -58,6 +60,22 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
         step_(model, optimizer)
         step_(other, other_optimizer)
     assert same(other, model)
+
+
+def test_weights_in_several_files_come_back_whole(tmp_path, monkeypatch):
+    """As the library cuts those of a large model."""
+    whole = transformers.PreTrainedModel.save_pretrained
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", partialmethod(whole, max_shard_size="40KB"))
+    folder, model, optimizer = saved(tmp_path)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1 and not (folder / "model.safetensors").exists()
+    other, other_optimizer = new(1)
+    assert checkpoint.load_(folder, other, optimizer=other_optimizer) == {"position": 12} and same(other, model)
+    step_(model, optimizer)
+    step_(other, other_optimizer)
+    assert same(other, model) and same(policy.load(folder), saved(tmp_path / "again")[1])
+    next(folder.glob("model-*.safetensors")).unlink()
+    with pytest.raises(Refusal, match="is damaged .model-0.*safetensors is missing"):
+        checkpoint.load_(folder, other)
 
 
 def test_bitsandbytes_optimiser_goes_on_too(tmp_path):

@@ -1,6 +1,6 @@
 """Checkpoints: a folder in Hugging Face form with the optimiser, the reference and the data position beside it.
 
-    step-000048/  config.json model.safetensors tokenizer.json ...   the policy: loads anywhere
+    step-000048/  config.json model*.safetensors tokenizer.json ...  the policy: loads anywhere
                   optimizer.safetensors                              AdamW's moments, by parameter name
                   reference.safetensors                              the reference policy, where there is one
                   checkpoint.json                                    step, state, SHA-256 of every other file
@@ -98,9 +98,10 @@ def load_(
     if adapters.has(model):
         adapters.load_(model, load_file(folder / adapters.WEIGHTS), (adapters.POLICY,))
     else:
-        weights = load_file(folder / "model.safetensors")
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+        found = [model.load_state_dict(load_file(file), strict=False) for file in _weights_in(folder)]
+        missing = set.intersection(*(set(one.missing_keys) for one in found))
+        unexpected = [name for one in found for name in one.unexpected_keys]
+        assert not unexpected and missing <= {"lm_head.weight"}, (missing, unexpected)
         model.tie_weights()
     if reference is not None:
         saved = load_file(folder / "reference.safetensors")
@@ -110,6 +111,14 @@ def load_(
     if optimizer is not None:
         _set_moments_(model, optimizer, load_file(folder / "optimizer.safetensors"))
     return record["state"]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The files of a model's weights: one, or, above the size at which the library cuts them, those that its index
+    names."""
+    index = folder / "model.safetensors.index.json"
+    names = set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    return [folder / name for name in sorted(names)]
 
 
 def verify(folder: Path) -> dict[str, Any]:
