@@ -7,8 +7,11 @@ Their shape (sizes, forbidden statements) is a rule of the house, see test_house
 import ast
 import contextlib
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -91,12 +94,35 @@ def test_parts_stand_in_the_order_of_the_house(name):
     all_cells = cells(name)
     number = name[:2]
     assert text(all_cells[0]).startswith(f"# {number} - ")
-    assert "parameters" in all_cells[1]["metadata"]["tags"] and all_cells[2]["cell_type"] == "code"
+    assert "parameters" in all_cells[2]["metadata"]["tags"] and all_cells[3]["cell_type"] == "code"
     heads = [line for cell in cells(name, "markdown") for line in text(cell).splitlines() if line.startswith("## ")]
     assert heads[-2] == "## Exercises" and heads[-1].startswith("## The claims")
     prose = "\n".join(map(text, cells(name, "markdown")))
     assert 2 <= prose.count("<details><summary>") == prose.count("</details>") <= 3
     assert all_cells[-1]["cell_type"] == "code"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_cell_is_for_hosted_notebooks_and_does_nothing_here(name, monkeypatch):
+    first = text(cells(name)[1])
+    assert first == text(cells("00_map")[1]) and len(first.splitlines()) <= 7
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("installs what is there"))
+    exec(first, {})
+
+
+def test_where_the_package_is_not_the_first_cell_installs_it(tmp_path):
+    """In an interpreter with the standard library alone, and a pip that writes down what it is told."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").touch()
+    says = "import pathlib, sys\npathlib.Path(sys.argv[0]).with_name('told').write_text(' '.join(sys.argv[1:]))\n"
+    says += "made = pathlib.Path(sys.argv[0]).parents[1] / 'r1repro'\nmade.mkdir()\n(made / '__init__.py').touch()\n"
+    (tmp_path / "pip" / "__main__.py").write_text(says)
+    program = f"{text(cells('00_map')[1])}\nimport r1repro\n"
+    for told in ("install --quiet git+https://example.org/r1repro.git", "nothing"):
+        bare = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
+        subprocess.run([sys.executable, "-S", "-c", program], check=True, env=bare, cwd=tmp_path, timeout=60)
+        assert (tmp_path / "pip" / "told").read_text() == told
+        (tmp_path / "pip" / "told").write_text("nothing")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,7 +169,7 @@ def test_no_equation_is_copied():
 )
 def test_a_wrong_parameter_is_refused_in_one_line_by_the_setup(name, given, said):
     with pytest.raises(Refusal) as refusal:
-        execute(name, until=2, **given)
+        execute(name, until=3, **given)
     (line,) = refusal.value._render_traceback_()
     assert said in line and "\n" not in line
 
@@ -152,7 +178,7 @@ def test_a_wrong_parameter_is_refused_in_one_line_by_the_setup(name, given, said
 @pytest.mark.parametrize("tier", ["paper", "cluster"])
 def test_a_tier_that_cannot_train_is_refused_before_anything_is_drawn(name, tier):
     with pytest.raises(Refusal, match="choose"):
-        execute(name, until=2, tier=tier)
+        execute(name, until=3, tier=tier)
 
 
 @pytest.mark.parametrize("name", LOUD[1:])
