@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r1repro import __main__, chat, config
-from r1repro.engine import policy, scorer
+from r1repro.engine import actor, policy, scorer
 from r1repro.records import Refusal
 from r1repro.run import read_json
 from r1repro.stages import child, distill, r1, rl
@@ -186,6 +186,15 @@ def test_a_device_that_is_not_here_is_refused_before_a_child_is_started(tmp_path
         r1.cold_start(config.r1("gpu"), tmp_path)
     with pytest.raises(Refusal, match="tier node has settings but no model"):
         r1.cold_start(config.r1("node"), tmp_path)
+
+
+def test_asking_for_a_gpu_takes_none_of_its_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: 1 / 0)
+    for device in ("cuda", "cuda:0"):
+        actor.check_device(device)
+    with pytest.raises(Refusal, match="machine.device is 'cuda:1', which is not here"):
+        actor.check_device("cuda:1")
 
 
 def test_what_a_child_is_told_and_tells_keeps_its_kind():
