@@ -6,6 +6,7 @@ SEEDS ?= 0
 CLAIMS ?= main
 AGAIN ?=
 OUT   ?= out
+WORKERS ?= 2
 
 # The GPU tiers have versions of their own, so they get an environment of their own.
 ifneq (,$(filter gpu node cluster,$(TIER)))
@@ -69,8 +70,8 @@ publish: $(STAMP) ## make that report the committed one, reports/TIER, and refre
 smoke: $(STAMP) ## run every notebook at the smallest tier
 	$(call VERB,reproduce) --tier smoke --seeds $(SEEDS) --claims all
 
-test: $(STAMP) ## every test, and every example in a docstring
-	$(RUN) -m pytest
+test: $(STAMP) ## every test, and every example in a docstring; WORKERS files of tests at a time
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluation and report, 13 times each
 	R1REPRO_KILLS=13 $(RUN) -m pytest tests/test_kill.py
