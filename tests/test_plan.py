@@ -1,7 +1,6 @@
 """Plans: shapes of known models, memory against what is held in truth, and the arithmetic of time."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
