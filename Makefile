@@ -3,8 +3,10 @@
 
 TIER  ?= cpu
 SEEDS ?= 0
+CLAIMS ?= main
 AGAIN ?=
 OUT   ?= out
+WORKERS ?= 2
 
 # The GPU tiers have versions of their own, so they get an environment of their own.
 ifneq (,$(filter gpu node cluster,$(TIER)))
@@ -49,14 +51,14 @@ export GOMP_SPINCOUNT ?= 10000
 .PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-browser test-vllm test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
-	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
+	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [CLAIMS=all] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z][a-z0-9_-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 	@echo 'Each target sets up $(VENV) if need be; that downloads about $(SIZE), once.'
 
 setup: $(STAMP) ## make the environment and stop
 
-reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report
-	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS) $(if $(AGAIN),--again $(AGAIN))
+reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report; CLAIMS=all adds those beside the main line
+	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS) --claims $(CLAIMS) $(if $(AGAIN),--again $(AGAIN))
 	$(call VERB,report) --tier $(TIER)
 
 report: $(STAMP) ## join what the runs measured with the paper's numbers, into out/TIER/report
@@ -66,10 +68,10 @@ publish: $(STAMP) ## make that report the committed one, reports/TIER, and refre
 	$(call VERB,publish) --tier $(TIER)
 
 smoke: $(STAMP) ## run every notebook at the smallest tier
-	$(call VERB,reproduce) --tier smoke --seeds $(SEEDS)
+	$(call VERB,reproduce) --tier smoke --seeds $(SEEDS) --claims all
 
-test: $(STAMP) ## every test, and every example in a docstring
-	$(RUN) -m pytest
+test: $(STAMP) ## every test, and every example in a docstring; WORKERS files of tests at a time
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluation and report, 13 times each
 	R1REPRO_KILLS=13 $(RUN) -m pytest tests/test_kill.py

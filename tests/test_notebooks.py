@@ -31,7 +31,7 @@ from r1repro.tinyworld import base
 FOLDER = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists()) / "notebooks"
 QUIET = list(notebooks.SHARED)
 """Those that train nothing."""
-LOUD = list(notebooks.MAKES)
+LOUD = [*notebooks.MAKES, *notebooks.ARMS]
 NAMES = QUIET + LOUD
 
 
@@ -202,7 +202,7 @@ def driver(tmp_path, monkeypatch):
     def papermill(source, target, parameters, **_):
         started.append((source.stem, parameters["seed"]))
         Path(target).write_text("{}")
-        for pattern in notebooks.MAKES.get(source.stem, ()):
+        for pattern in (notebooks.MAKES | notebooks.ARMS).get(source.stem, ()):
             (tmp_path / "smoke" / f"seed-{parameters['seed']}" / pattern.replace("*", "x")).mkdir(parents=True)
 
     monkeypatch.setattr(notebooks.papermill, "execute_notebook", papermill)
@@ -211,8 +211,12 @@ def driver(tmp_path, monkeypatch):
 
 def test_a_second_call_executes_nothing(driver):
     made = notebooks.execute_all("smoke", [0, 1])
-    assert [path.stem for path in made] == QUIET + LOUD * 2 and len(driver) == len(made)
+    assert [path.stem for path in made] == QUIET + list(notebooks.MAKES) * 2 and len(driver) == len(made)
     assert notebooks.execute_all("smoke", [0, 1]) == [] and len(driver) == len(made)
+    more = notebooks.execute_all("smoke", [0, 1], claims="all")
+    assert [path.stem for path in more] == list(notebooks.ARMS) * 2
+    with pytest.raises(Refusal, match="choose one of main, all"):
+        notebooks.execute_all("smoke", [0], claims="some")
 
 
 def test_one_stage_alone_is_made_again(driver, tmp_path):

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("reproduce", _reproduce, "execute every notebook at a tier", tier)
     made.add_argument("--seeds", nargs="+", default=["0"], help="seeds to run (default: 0)")
     made.add_argument("--again", nargs="+", default=[], metavar="NOTEBOOK", help="delete its runs, make them anew")
+    made.add_argument("--claims", default="main", help="main, or all: with the arms beside the main line")
     made = verb("r1-zero", _r1_zero, "train and evaluate R1-Zero without a notebook", tier)
     made.add_argument("--seed", default="0")
     made.add_argument("--run-dir", help="folder of this seed's runs (default: out/<tier>/seed-<seed>)")
@@ -149,7 +150,8 @@ def _reproduce(arguments) -> None:
     from r1repro import config, notebooks
 
     config.check_runnable(arguments.tier)
-    made = notebooks.execute_all(arguments.tier, [_seed(text) for text in arguments.seeds], arguments.again)
+    seeds = [_seed(text) for text in arguments.seeds]
+    made = notebooks.execute_all(arguments.tier, seeds, arguments.again, arguments.claims)
     for path in made:
         sys.stdout.write(f"{path}\n")
     if not made:

@@ -629,12 +629,17 @@ def entry(claim: paper.Claim, measurement: Measurement | None, because: str = ""
         row |= {"ours": None, "low": None, "high": None, "detail": detail, "seeds": []}
         return row | {"verdict": verdict(claim.rule, None, claim.unit), "rule": claim.rule, "runs": []}
     first = next(iter(measurement.parts.values()))
-    found, why = judge(claim.rule, measurement.parts, claim.unit)
+    controls = [name for name, _, _ in parse_rule(claim.controls)]
+    has_controls = bool(controls) and all(name in measurement.parts for name in controls)
+    rule = "; ".join([claim.rule, *[claim.controls] * has_controls])
+    found, why = judge(rule, measurement.parts, claim.unit)
+    if controls and not has_controls and found == "reproduced":
+        found, why = "trend", f"its controls were not run with these seeds (CLAIMS=all): {claim.controls}"
     detail = {"why": why, "unit": claim.unit, **measurement.detail}
     detail["parts"] = {name: _part_row(measured) for name, measured in measurement.parts.items()}
     row |= {"ours": first.value, "low": first.low, "high": first.high, "detail": detail}
     runs = [{"path": run.path, "digest": run.digest, "commit": run.commit} for run in measurement.runs]
-    return row | {"seeds": list(measurement.seeds), "verdict": found, "rule": claim.rule, "runs": runs}
+    return row | {"seeds": list(measurement.seeds), "verdict": found, "rule": rule, "runs": runs}
 
 
 # What forbids publishing
@@ -678,8 +683,9 @@ def rule_commits(claims_file: Path) -> dict[str, str | None]:
     return since
 
 
-def _rules(text: str) -> dict[str, tuple[str, str]]:
-    return {row["id"]: (row["rule"], row["unit"]) for row in csv.DictReader(io.StringIO(text)) if row.get("rule")}
+def _rules(text: str) -> dict[str, tuple[str, ...]]:
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if row.get("rule")]
+    return {row["id"]: (row["rule"], row.get("controls") or "", row["unit"]) for row in rows}
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -26,6 +26,11 @@ NAMES = {
 }  # fmt: skip
 """Folder -> what a reader calls the model."""
 
+ARMS: dict[str, str] = {}
+"""The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
+
+NAMES |= ARMS
+
 STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
 """Folders of the distilled models of the tiny world; beside each stand its ``_base`` and its ``_short`` sibling."""
 
@@ -67,7 +72,10 @@ class Model:
     unsafe_open: np.ndarray
     refused_open: np.ndarray
     runs: tuple[RunRecord, ...]
-    """Its two evaluations, then the runs of `MADE_BY` that are there."""
+    """Its evaluations, then the runs of `MADE_BY` that are there."""
+
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further numbers that an evaluation kept of each output, by name."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[dict, ...] = ()
@@ -75,14 +83,17 @@ class Model:
 
 
 def read(seed_dir: Path, out: Path) -> dict[str, Model]:
-    """Every evaluated model of a seed, by its folder's name; none where there is no evaluation.
+    """Every evaluated model of a seed, by its folder's name; none where there is no evaluation of its reasoning.
+
+    Those of arms need not have been asked open questions.
 
     Raises:
         Refusal: a run behind a model is not complete or damaged, or has not as many samples to each question.
     """
     found = {}
     for folder in sorted(Path(seed_dir, "models").glob("*")):
-        if (folder / "reasoning" / "manifest.json").exists() and (folder / "open" / "manifest.json").exists():
+        asked = [kind for kind in ("reasoning", "open") if (folder / kind / "manifest.json").exists()]
+        if "reasoning" in asked and ("open" in asked or folder.name in ARMS):
             found[folder.name] = _model(folder, out)
     return found
 
@@ -93,10 +104,8 @@ def students_in(seeds: Sequence[Mapping[str, Model]]) -> tuple[str, ...]:
     >>> students_in([{"dev1": None, "qwen-7b": None, "qwen-7b_base": None, "qwen-0.5b": None}])
     ('qwen-7b', 'qwen-0.5b')
     """
-    found = {name.removesuffix("_base").removesuffix("_short") for seed in seeds for name in seed} - {*NAMES}
-    if found <= {*STUDENTS}:
-        return STUDENTS
-    return tuple(name for name in (*STUDENTS, *students.students()) if name in found)
+    found = {name.removesuffix("_base").removesuffix("_short") for seed in seeds for name in seed}
+    return tuple(name for name in (*STUDENTS, *students.students()) if name in found) or STUDENTS
 
 
 def shape(folder: Path) -> dict[str, Any]:
@@ -118,9 +127,10 @@ def shape(folder: Path) -> dict[str, Any]:
 
 def _model(folder: Path, out: Path) -> Model:
     seed_dir, name = folder.parent.parent, folder.name
-    made = [seed_dir / place for place in MADE_BY.get(name, (f"students/{name}",))]
+    made = [seed_dir / place for place in MADE_BY.get(name, (f"{'arms' if name in ARMS else 'students'}/{name}",))]
     made = [run for run in made if (run / "manifest.json").exists()]
-    runs = tuple(record(run, out) for run in (folder / "reasoning", folder / "open", *made))
+    has_open = (folder / "open" / "manifest.json").exists()
+    runs = tuple(record(run, out) for run in (folder / "reasoning", *[folder / "open"] * has_open, *made))
     with readable(folder / "reasoning" / "samples.jsonl"):
         rows, grid = _sampled(folder / "reasoning" / "samples.jsonl")
         share_QK = grid(lambda output, row: language_share(output["text"], row["language"]))
@@ -137,9 +147,27 @@ def _model(folder: Path, out: Path) -> Model:
             format_QK=format_QK,
             readable_QK=format_QK * (share_QK >= 0.95) * grid(lambda output, _: has_summary(output["text"])),
         )
-    with readable(folder / "open" / "samples.jsonl"):
-        rows, grid = _sampled(folder / "open" / "samples.jsonl")
-        replies = dict(
+    more = {key: grid(lambda output, _, key=key: output[key]) for key in _further(rows)}
+    replies = _replies(folder / "open" / "samples.jsonl") if has_open else NO_REPLIES
+    trained = dict(
+        settings=dict(read_json(made[-1] / "manifest.json").get("config", {})) if made else {},
+        metrics=tuple(read_lines(made[-1] / "metrics.jsonl")) if made else (),
+    )
+    return Model(name=name, seed=seed_of(seed_dir), runs=runs, more=more, **reasoning, **replies, **trained)
+
+
+NO_REPLIES = dict(
+    open_ids=(),
+    sort_open=np.array([], dtype=str),
+    **dict.fromkeys(("helpful_open", "follows_open", "unsafe_open", "refused_open"), np.zeros((0, 1))),
+)
+"""Of a model that was asked no open questions."""
+
+
+def _replies(file: Path) -> dict[str, Any]:
+    with readable(file):
+        rows, grid = _sampled(file)
+        return dict(
             open_ids=tuple(row["id"] for row in rows),
             sort_open=np.array([dict(map(tuple, row["requirements"]))["sort"] for row in rows]),
             helpful_open=grid(lambda output, _: output["helpful"]),
@@ -147,11 +175,15 @@ def _model(folder: Path, out: Path) -> Model:
             unsafe_open=grid(lambda output, _: output["unsafe"]),
             refused_open=grid(lambda output, _: output["refused"]),
         )
-    trained = dict(
-        settings=dict(read_json(made[-1] / "manifest.json").get("config", {})) if made else {},
-        metrics=tuple(read_lines(made[-1] / "metrics.jsonl")) if made else (),
-    )
-    return Model(name=name, seed=seed_of(seed_dir), runs=runs, **reasoning, **replies, **trained)
+
+
+USUAL = ("text", "verdict", "score", "length", "truncated", "answer")
+"""What `stages.evaluate` keeps of every output."""
+
+
+def _further(rows: Sequence[dict]) -> list[str]:
+    """Names of the numbers that the first output has beside the usual."""
+    return [key for key, value in rows[0]["outputs"][0].items() if key not in USUAL and isinstance(value, int | float)]
 
 
 Grid = Callable[[Callable[[dict, dict], float]], np.ndarray]

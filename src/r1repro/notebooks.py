@@ -21,9 +21,15 @@ MAKES = {
     "05_reasoning_rl": ("dev2", "models/dev2", "models/dev2_twin"),
     "06_rejection_sampling": ("dev3", "models/dev3"),
     "07_all_scenarios": ("r1", "models/r1"),
-    "08_distillation": ("students", "models/*-*"),
+    "08_distillation": ("students", "models/qwen-*", "models/llama-*"),
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
+
+ARMS: dict[str, tuple[str, ...]] = {}
+"""The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
+their own."""
+
+CLAIMS = ("main", "all")
 
 
 def folder() -> Path:
@@ -35,12 +41,13 @@ def folder() -> Path:
     raise Refusal(f"no notebooks in {package}/_shipped or {package.parents[1]}: install r1repro again")
 
 
-def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> list[Path]:
+def execute_all(tier: str, seeds: list[int], again: list[str] | None = None, claims: str = "main") -> list[Path]:
     """Execute every notebook at a tier, those of training once a seed; what is done already is not done again.
 
     Args:
-        again: notebooks of `MAKES` whose runs are deleted first, to be made anew.  The same seed on the same machine
-            makes the same runs, so those of later notebooks stay good.
+        again: notebooks of `MAKES` or `ARMS` whose runs are deleted first, to be made anew.  The same seed on the same
+            machine makes the same runs, so those of later notebooks stay good.
+        claims: ``main``, or ``all`` to add those of `ARMS`.
 
     Returns:
         The executed copies that were made by this call.
@@ -49,10 +56,13 @@ def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> 
         Refusal: a notebook stopped; the line says which and why, and the copy up to there is kept.
     """
     config.check_runnable(tier)
+    if claims not in CLAIMS:
+        raise Refusal(f"claims is {claims!r}: choose one of {', '.join(CLAIMS)}")
     for name, seed in [(name, seed) for name in again or [] for seed in seeds]:
         _forget(name, default_folder(tier, seed))
     shared = [(name, 0, default_folder(tier, 0).parent / "notebooks") for name in SHARED]
-    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in MAKES]
+    made_here = [*MAKES, *(name for name in ARMS if claims == "all" and tier in config.TINY)]
+    seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in made_here]
     todo = [(name, seed, place / f"{name}.ipynb") for name, seed, place in shared + seeded]
     todo = [(name, seed, target) for name, seed, target in todo if not _is_done(name, target, tier, seed)]
     bar = tqdm(todo, desc="notebooks", unit="notebook", disable=not todo)
@@ -65,9 +75,10 @@ def execute_all(tier: str, seeds: list[int], again: list[str] | None = None) -> 
 
 def _forget(name: str, seed_dir: Path) -> None:
     """Delete the runs of a notebook and its executed copy."""
-    if name not in MAKES:
-        raise Refusal(f"no notebook called {name!r} trains anything: choose one of {', '.join(MAKES)}")
-    for pattern in MAKES[name]:
+    makes = MAKES | ARMS
+    if name not in makes:
+        raise Refusal(f"no notebook called {name!r} trains anything: choose one of {', '.join(makes)}")
+    for pattern in makes[name]:
         for run in seed_dir.glob(pattern):
             shutil.rmtree(run)
     _mark(seed_dir / "notebooks" / f"{name}.ipynb").unlink(missing_ok=True)

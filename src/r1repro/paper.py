@@ -27,8 +27,9 @@ class Claim:
     """One statement of the paper that a run can support or contradict.
 
     `rule` is what a ledger checks: parts joined by `; `, each `name > number` or `name < number`.  It is empty for a
-    claim that this version does not measure; then `untested_because` says why.  `unit` (accuracy, correlation or
-    ratio) sets how narrow an interval must be to count as a measurement.
+    claim that this version does not measure; then `untested_because` says why.  `controls` are parts of the same form,
+    measured only where the arms beside the main line are run (`CLAIMS=all`); without them a claim is at best a trend.
+    `unit` (accuracy, correlation or ratio) sets how narrow an interval must be to count as a measurement.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Claim:
     minimal_experiment: str
     source: str
     rule: str
+    controls: str
     unit: str
     untested_because: str
 

@@ -383,6 +383,8 @@ PRESENTATION = {
     "report.py",
     "ledger.py",
     "ledger_models.py",
+    "measures.py",
+    "measures_arms.py",
     "leaderboard.py",
     "models.py",
     "chat.py",

@@ -51,7 +51,7 @@ def load(
     else:
         model = _beside(folder, base, held, device)
     if held.weights == "full" and held.dtype != "float32":
-        _compute_in_(model, getattr(torch, held.dtype))
+        compute_in_(model, getattr(torch, held.dtype))
     return model.eval()
 
 
@@ -102,7 +102,7 @@ def _computes_in(model: PreTrainedModel) -> torch.dtype:
     return getattr(model, "r1repro_dtype", model.dtype)
 
 
-def _compute_in_(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def compute_in_(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Products in a lower precision than the weights, which stay single: a small step would be lost in them."""
     model.r1repro_dtype, cast = dtype, torch.autocast(model.device.type, dtype)
     for module in (model, model.base_model, model.get_output_embeddings()):
