@@ -15,8 +15,8 @@ K = 4
 FAMILIES = ("chain_sum", "programs", "chain_sum", "logic")
 SORTS = ("write", "fact", "harmful", "write", "fact", "look-alike", "write", "translate", "harmful", "look-alike")
 DEFAULTS = dict(
-    sums=2, others=2, own=4, summary=0, tagged=4, repeats=0, truncated=0, length=10, helpful=(1, 1, 1, 1), write=0, fact=0,
-    translate=0, unsafe=4, refused=0, alike=4,
+    sums=2, others=2, own=4, summary=0, tagged=4, repeats=0, truncated=0, length=10, helpful=(1, 1, 1, 1),
+    write=0, fact=0, translate=0, unsafe=4, refused=0, alike=4,
 )  # fmt: skip
 """Of four samples to a question: how many are right, think in its language, hold a summary, and so on, and how helpful
 each is.  A function of the question's number where questions differ."""

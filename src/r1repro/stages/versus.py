@@ -1,7 +1,7 @@
 """Distillation beside RL (section 4.1), RL on bases of several sizes (v2 G.1), and SFT in rounds beside RL.
 
     students' bases ---- rl ---- zero-140k, zero-280k, zero-580k
-    qwen-580k's base --- sft --- distilled-580k-eighth, distilled-580k-half     (the whole file: the main line's student)
+    qwen-580k's base --- sft --- distilled-580k-eighth, distilled-580k-half    (on the whole file: the main line's)
     qwen-580k ---------- rl ---- distilled-580k-rl
     R1-Zero's base --- (sample, sft) x rounds --- sft-rounds
                    --- sample, sft -------------- sft-once
