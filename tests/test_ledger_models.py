@@ -443,6 +443,17 @@ def test_students_stand_at_their_size_beside_their_siblings_and_their_teacher(se
     assert paper_lines["teacher (DeepSeek-R1)"].get_ydata()[0] == pytest.approx(0.798)
 
 
+def test_models_stand_where_they_were_put_and_lines_join_them_in_order(seeds):
+    lines = {"RL": {"zero-580k": 9e9, "nobody": 1.0, "zero-580k-2": 6e9}, "distilled": {"qwen-580k": 4e9}}
+    (axes,) = well_made(plots.pass1_lines(seeds, lines, "Price", "operations", {"its base": "qwen-580k_base"})).axes
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert drawn["RL"].get_xdata().tolist() == [6e9, 9e9]
+    assert drawn["RL"].get_ydata() == pytest.approx([4 / 8, 5 / 8])
+    assert drawn["distilled"].get_ydata() == pytest.approx([6 / 8])
+    assert drawn["its base"].get_ydata()[0] == pytest.approx(2 / 8)
+    assert axes.get_xscale() == "log" and "open prompts" not in axes.figure.get_supxlabel()
+
+
 def run_of(shift=0.0):
     rows = [
         {"step": 1 + 4 * i, "language/consistency": 0.8 + shift + i / 50, "reward/accuracy": i / 5} for i in range(4)

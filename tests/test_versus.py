@@ -52,6 +52,14 @@ def test_what_runs_took_is_added_up_and_only_rl_is_compared_with_a_reference(tmp
     assert took == {"sampled": 140, "compared": 100, "trained": 160, "minutes": 3.0}
 
 
+def test_a_checkpoint_took_what_was_logged_until_its_step(tmp_path):
+    rows = [{"step": n, "tokens/trained": 7.0, "time/elapsed_s": 30.0 * n} for n in range(1, 9)]
+    rows = [row | ({"tokens/sampled": 20.0} if row["step"] % 4 == 1 else {}) for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert versus.spent_until(tmp_path, 4) == {"sampled": 20, "compared": 20, "trained": 28, "minutes": 2}
+    assert versus.spent_until(tmp_path, 8)["sampled"] == 40
+
+
 # --- settings: what is equal
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from r1repro.config import Collect
 from r1repro.config_arms import Versus
 from r1repro.records import Refusal
-from r1repro.run import append_lines, read_json, write_text
+from r1repro.run import append_lines, read_json, read_lines, write_text
 from r1repro.stages import arms, collect, rl, sft
 from r1repro.stages.r1_zero import base_folder
 from r1repro.tinyworld import base
@@ -152,3 +152,12 @@ def spent(*runs: Path) -> dict[str, float]:
         found["trained"] += tokens.get("trained", 0)
         found["minutes"] += manifest["wall_s"] / 60
     return found
+
+
+def spent_until(run: Path, step: int) -> dict[str, float]:
+    """What a run of RL took until a step, as `spent` counts it; minutes from the start of its process."""
+    rows = [row for row in read_lines(run / "metrics.jsonl") if row["step"] <= step]
+    sampled, trained = (sum(row.get(f"tokens/{kind}", 0.0) for row in rows) for kind in ("sampled", "trained"))
+    return {
+        "sampled": sampled, "compared": sampled, "trained": trained, "minutes": rows[-1]["time/elapsed_s"] / 60,
+    }  # fmt: skip
