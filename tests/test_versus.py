@@ -53,8 +53,9 @@ def test_what_runs_took_is_added_up_and_only_rl_is_compared_with_a_reference(tmp
 
 
 def test_a_checkpoint_took_what_was_logged_until_its_step(tmp_path):
-    rows = [{"step": n, "tokens/trained": 7.0, "time/elapsed_s": 30.0 * n} for n in range(1, 9)]
-    rows = [row | ({"tokens/sampled": 20.0} if row["step"] % 4 == 1 else {}) for row in rows]
+    rows = [{"step": n, "tokens/trained": 7.0, "time/update_s": 10.0, "time/elapsed_s": 900.0} for n in range(1, 9)]
+    begins = {"tokens/sampled": 20.0, "time/rollout_s": 60.0, "time/reward_s": 20.0}
+    rows = [row | (begins if row["step"] % 4 == 1 else {}) for row in rows]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert versus.spent_until(tmp_path, 4) == {"sampled": 20, "compared": 20, "trained": 28, "minutes": 2}
     assert versus.spent_until(tmp_path, 8)["sampled"] == 40

@@ -155,9 +155,8 @@ def spent(*runs: Path) -> dict[str, float]:
 
 
 def spent_until(run: Path, step: int) -> dict[str, float]:
-    """What a run of RL took until a step, as `spent` counts it; minutes from the start of its process."""
+    """What a run of RL took until a step, as `spent` counts it; minutes of sampling, scoring and updates alone."""
     rows = [row for row in read_lines(run / "metrics.jsonl") if row["step"] <= step]
     sampled, trained = (sum(row.get(f"tokens/{kind}", 0.0) for row in rows) for kind in ("sampled", "trained"))
-    return {
-        "sampled": sampled, "compared": sampled, "trained": trained, "minutes": rows[-1]["time/elapsed_s"] / 60,
-    }  # fmt: skip
+    laps = sum(row.get(f"time/{part}_s", 0.0) for row in rows for part in ("rollout", "reward", "update"))
+    return {"sampled": sampled, "compared": sampled, "trained": trained, "minutes": laps / 60}
