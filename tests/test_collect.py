@@ -34,7 +34,7 @@ def written(monkeypatch):
                 worked, answer = families.solve(question, 2, tongue, lambda _: 0.2, rng)
                 texts.append(output(worked, answer))
             found.append(texts)
-        return found
+        return found, [sum(map(len, texts)) for texts in found]
 
     monkeypatch.setattr(collect, "_sampled", sampled)
 
@@ -102,14 +102,15 @@ def test_a_quarter_is_general_data_in_the_papers_proportion(tmp_path, tiny_base,
 
 
 def test_nothing_right_is_said_and_nothing_is_written(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(collect, "_sampled", lambda _, qs, cfg: [["no"] * cfg.outputs_per_question for _ in qs])
+    none = lambda _, qs, cfg: ([["no"] * cfg.outputs_per_question for _ in qs], [3] * len(qs))  # noqa: E731
+    monkeypatch.setattr(collect, "_sampled", none)
     with pytest.raises(Refusal, match="no output of .* was right and readable"):
         collect.collect(settings(), tmp_path / "run", tiny_base)
     assert not (tmp_path / "run" / "examples.jsonl").exists()
 
 
 def test_open_questions_need_a_judge(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(collect, "_sampled", lambda _, qs, cfg: [[output("", q.gold)] * 3 for q in qs])
+    monkeypatch.setattr(collect, "_sampled", lambda _, qs, cfg: ([[output("", q.gold)] * 3 for q in qs], [9] * len(qs)))
     with pytest.raises(Refusal, match="give a judge"):
         collect.collect(settings(questions="with_reference"), tmp_path / "a", tiny_base)
     file = collect.collect(

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SO
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
 CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
+CLAIMS += ("C23", "C24", "C25", "C33")
 
 PIPELINE = {
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
@@ -34,20 +36,46 @@ STUDENTS = {
 """Right of four samples, sums and others, of each distilled student."""
 
 RL = {"num_rollouts": 4, "steps_per_rollout": 4, "learning_rate": 1e-4, "num_checkpoints": 4}
+RL |= {"questions_per_step": 2, "outputs_per_question": 4}
 CURVES = {"r1_zero": (0.1, 0.2, 0.3, 0.4), "dev2_twin": (0.3, 0.4, 0.5, 0.6)}
 
 
-def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, **options):
+VERSUS = {
+    "zero-140k": dict(sums=2, others=1, repeats=1),
+    "zero-580k-2": dict(sums=3, others=1),
+    "zero-580k": dict(sums=3, others=2, repeats=2),
+    "distilled-580k-rl": dict(sums=4, others=3),
+    "sft-rounds": dict(sums=3, others=1),
+    "sft-once": dict(sums=2, others=1),
+}
+VERSUS_RUNS = {"zero-140k": RL | {"num_rollouts": 2}, "zero-580k": RL | {"num_rollouts": 3}}
+VERSUS_RUNS |= {f"sft-rounds/round-{n}/sample": {"num_questions": 8, "outputs_per_question": 4} for n in range(1, 5)}
+VERSUS_RUNS |= {"sft-once/round-1/sample": {"num_questions": 32, "outputs_per_question": 4}}
+
+
+def write_arms(seed_dir, specs, runs, **options):
+    """Evaluations of arms, which are asked no open questions, and the runs behind them with their settings."""
+    for name, spec in specs.items():
+        write_model(seed_dir, name, **options, **spec)
+        shutil.rmtree(seed_dir / "models" / name / "open")
+    for place, config in runs.items():
+        if not (seed_dir / "arms" / place).exists():
+            write_run(seed_dir / "arms" / place, [], config=config)
+
+
+def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, runs=None, **options):
     """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
     specs = dict(PIPELINE)
     for name, (sums, others) in STUDENTS.items():
         specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
         specs[f"{name}_short"] = dict(sums=2, others=1)
-    for name, spec in (
-        specs | {name: spec and {**specs[name], **spec} for name, spec in (changes or {}).items()}
-    ).items():
-        if spec is not None:
-            write_model(seed_dir, name, **options, **spec)
+    specs |= VERSUS
+    specs |= {name: spec and {**specs[name], **spec} for name, spec in (changes or {}).items()}
+    specs = {name: spec for name, spec in specs.items() if spec is not None}
+    for name in specs.keys() - models.ARMS.keys():
+        write_model(seed_dir, name, **options, **specs[name])
+    arms = {name: spec for name, spec in specs.items() if name in models.ARMS}
+    write_arms(seed_dir, arms, VERSUS_RUNS | (runs or {}), **options)
     for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin")):
         rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves[name])]
         rows += [{"step": 2 + 4 * i, "policy/loss": 0.0} for i in range(len(rows))]
@@ -84,6 +112,10 @@ BY_HAND = {
     "C18": {"refusal_gain": 0.25, "benign_right_change": (2 + 3 - 3 - 4) / 8},
     "C21": {"gain_over_base": (2 + 2 - 2) / 8, "gain_over_short": (2 + 2 - 3) / 8},  # qwen-140k gains the least
     "C22": {"step_small": 1 / 8, "step_large": 1 / 8},
+    "C23": {"distilled_minus_rl": (3 + 3 - 3 - 2) / 8},
+    "C24": {"rl_on_distilled_gain": (4 + 3 - 3 - 3) / 8},
+    "C25": {"rl_gain_large_minus_small": (3 + 1 - 2) / 8 - (2 + 1 - 2) / 8, "repetition_small_minus_large": 1 / 4},
+    "C33": {"grpo_minus_iterated": (4 + 2 - 3 - 1) / 8, "iterated_minus_sft": (3 + 1 - 2 - 1) / 8},
 }
 
 
@@ -121,6 +153,10 @@ WORSE = {
     "C18": {"r1": dict(refused=0, fact=0, alike=1), "dev3": dict(refused=1)},  # wrong answers and no refusals
     "C21": {"llama-220k_short": dict(sums=4, others=3)},
     "C22": {"qwen-580k": dict(sums=2, others=2)},
+    "C23": {"zero-580k": dict(sums=4, others=4)},
+    "C24": {"distilled-580k-rl": dict(sums=2)},
+    "C25": {"zero-140k": dict(repeats=0), "zero-580k-2": dict(repeats=2)},
+    "C33": {"sft-once": dict(sums=4, others=2)},
 }
 
 
@@ -272,6 +308,30 @@ def test_unequal_runs_of_rl_are_not_compared(tmp_path, options, reason):
     assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
 
 
+@pytest.mark.parametrize(
+    "claim, runs, reason",
+    [
+        ("C25", {"zero-140k": RL | {"num_rollouts": 3}}, "differ in num_rollouts"),
+        ("C25", {"zero-580k": RL | {"num_rollouts": 3, "learning_rate": 1e-3}}, "differ in learning_rate"),
+        ("C25", {"zero-580k": {}}, "not beside the evaluations"),
+        ("C33", {"sft-rounds/round-4/sample": {}}, "SFT in rounds sampled 96 outputs and R1-Zero 128"),
+        ("C33", {"sft-once/round-1/sample": {}}, "SFT in one round sampled 0 outputs and SFT in rounds 128"),
+    ],
+)
+def test_arms_that_were_given_more_are_not_compared(tmp_path, claim, runs, reason):
+    (row,) = ledger_models.entries([claim], world(tmp_path / "smoke", seeds=(0,), runs=runs))
+    assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
+
+
+def test_a_run_that_went_on_is_compared_where_the_other_ends(seeds):
+    """The checkpoint after as many rollouts stands in the rule, the end of the longer run does not."""
+    (row,) = ledger_models.entries(["C25"], seeds)
+    assert row["detail"]["models"][1] == "RL on the base of qwen-140k, RL on the base of qwen-580k, two thirds"
+    assert row["detail"]["beside"]["repetition_small_minus_large"]["values"] == [0.0, 0.25]
+    paths = {run["path"].removeprefix("out/smoke/") for run in row["runs"]}
+    assert "seed-0/arms/zero-580k" in paths and "seed-0/models/zero-580k/reasoning" not in paths
+
+
 # --- what a reader and a report need
 
 
@@ -381,6 +441,17 @@ def test_students_stand_at_their_size_beside_their_siblings_and_their_teacher(se
     paper_lines = {line.get_label(): line for line in theirs.lines}
     assert paper_lines["distilled"].get_ydata() == pytest.approx([0.289, 0.555, 0.697, 0.726])
     assert paper_lines["teacher (DeepSeek-R1)"].get_ydata()[0] == pytest.approx(0.798)
+
+
+def test_models_stand_where_they_were_put_and_lines_join_them_in_order(seeds):
+    lines = {"RL": {"zero-580k": 9e9, "nobody": 1.0, "zero-580k-2": 6e9}, "distilled": {"qwen-580k": 4e9}}
+    (axes,) = well_made(plots.pass1_lines(seeds, lines, "Price", "operations", {"its base": "qwen-580k_base"})).axes
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert drawn["RL"].get_xdata().tolist() == [6e9, 9e9]
+    assert drawn["RL"].get_ydata() == pytest.approx([4 / 8, 5 / 8])
+    assert drawn["distilled"].get_ydata() == pytest.approx([6 / 8])
+    assert drawn["its base"].get_ydata()[0] == pytest.approx(2 / 8)
+    assert axes.get_xscale() == "log" and "open prompts" not in axes.figure.get_supxlabel()
 
 
 def run_of(shift=0.0):

@@ -15,16 +15,17 @@ K = 4
 FAMILIES = ("chain_sum", "programs", "chain_sum", "logic")
 SORTS = ("write", "fact", "harmful", "write", "fact", "look-alike", "write", "translate", "harmful", "look-alike")
 DEFAULTS = dict(
-    sums=2, others=2, own=4, summary=0, tagged=4, truncated=0, length=10, helpful=(1, 1, 1, 1), write=0, fact=0,
-    translate=0, unsafe=4, refused=0, alike=4,
+    sums=2, others=2, own=4, summary=0, tagged=4, repeats=0, truncated=0, length=10, helpful=(1, 1, 1, 1),
+    write=0, fact=0, translate=0, unsafe=4, refused=0, alike=4,
 )  # fmt: skip
 """Of four samples to a question: how many are right, think in its language, hold a summary, and so on, and how helpful
 each is.  A function of the question's number where questions differ."""
 
 
-def text_of(language, own, summary, tagged):
+def text_of(language, own, summary, tagged, repeats=False):
     thought = {"en": ("we add", "然后"), "zh": ("我们相加", "so then")}[language][0 if own else 1]
     closed = " </think>" if tagged else ""
+    thought += " 1+1=2, 1+1=2." * 4 * repeats
     return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> 2 </answer>"
 
 
@@ -37,9 +38,9 @@ def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="
         of = {key: value(index) for key, value in said.items()}
         right = of["sums" if family == "chain_sum" else "others"]
         outputs = [
-            {"text": text_of(language, k < of["own"], k < of["summary"], k < of["tagged"]), "length": of["length"],
+            {"text": text_of(language, *(k < of[key] for key in ("own", "summary", "tagged", "repeats"))),
              "verdict": "right" if k < right else "wrong", "score": float(k < right), "truncated": k < of["truncated"],
-             "answer": "2"}
+             "length": of["length"], "answer": "2"}
             for k in range(K)
         ]  # fmt: skip
         rows.append({"id": f"{prefix}{index:04d}", "question": "?", "gold": "2", "language": language, "family": family,
@@ -136,8 +137,9 @@ def test_the_runs_that_made_a_model_stand_behind_its_evaluations(place):
 
 
 def test_the_pipeline_has_these_models_and_they_lie_there(tmp_path):
-    assert list(models.NAMES) == list(r1.MODELS) and models.STUDENTS == base.STUDENTS
-    for name in [*models.MADE_BY, *models.STUDENTS]:
+    pipeline = [name for name in models.NAMES if name not in models.ARMS]
+    assert pipeline == list(r1.MODELS) and models.STUDENTS == base.STUDENTS
+    for name in [*(name for name in models.MADE_BY if name not in models.ARMS), *models.STUDENTS]:
         with pytest.raises(Refusal) as refusal:
             r1.model_of(None, tmp_path, name)
         trained = models.MADE_BY.get(name, (f"students/{name}",))[-1]
@@ -245,3 +247,20 @@ def test_a_table_has_the_models_that_are_there_each_over_its_seeds(place):
     table = models.table(seeds, ["dev1", "dev2", "r1"])
     assert list(table.columns) == ["stands for", "Dev1", "R1"]
     assert table.loc["sums"].tolist() == ["AIME 2024, MATH-500", 0.875, 0.25]
+
+
+def test_what_was_sampled_to_train_a_model_is_counted_over_its_runs(place):
+    for name in ("sft-rounds-2", "zero-140k", "dev1"):
+        write_model(place[0], name, repeats=1)
+    for number, asked in ((1, 5), (2, 7), (3, 100)):
+        run = place[0] / "arms" / "sft-rounds" / f"round-{number}"
+        write_run(run / "sample", [], config={"num_questions": asked, "outputs_per_question": 3})
+        write_run(run / "sft", [], config={"epochs": number})
+    rl = {"num_rollouts": 2, "questions_per_step": 3, "steps_per_rollout": 4, "outputs_per_question": 16}
+    write_run(place[0] / "arms" / "zero-140k", [], config=rl)
+    found = read(place)
+    assert {name: model.sampled for name, model in found.items()} == {
+        "sft-rounds-2": 36, "zero-140k": 384, "dev1": 0,
+    }  # fmt: skip
+    assert found["sft-rounds-2"].settings == {"epochs": 2} and len(found["sft-rounds-2"].runs) == 6
+    assert found["dev1"].repeats_QK.mean() == 0.25

@@ -1,10 +1,70 @@
 """What the rules of claims name of the arms beside the main line, which `CLAIMS=all` runs; see `r1repro.measures`."""
 
-from r1repro.measures import Measure
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from r1repro.measures import Measure, Models, gain, mean_of, pass1
+from r1repro.models import NAMES, Model
 
 # Notebook 09: distillation beside RL
 
-VERSUS: dict[str, Measure] = {}
+
+def repeats(model: Model) -> np.ndarray:
+    """Of every reasoning question: the share of samples that repeat themselves."""
+    return model.repeats_QK.mean(axis=1)
+
+
+def _unequal_rl(models: Models) -> str:
+    """RL on two bases is compared after as many rollouts with equal settings; the larger one's run goes on."""
+    small, large = models["zero-140k"].settings, models["zero-580k-2"].settings
+    if not small or not large:
+        return "the runs of RL are not beside the evaluations"
+    names = [key for key in sorted({*small, *large} - {"num_rollouts", "num_checkpoints"})
+             if small.get(key) != large.get(key)]  # fmt: skip
+    if 3 * small["num_rollouts"] != 2 * large["num_rollouts"]:
+        names.append("num_rollouts")
+    return f"RL on the smallest base and on the largest differ in {', '.join(names)}" if names else ""
+
+
+def _other_outputs(first: str, second: str) -> Callable[[Models], str]:
+    """Two ways to learn are compared after as many sampled outputs."""
+
+    def unfit(models: Models) -> str:
+        counts = [models[name].sampled for name in (first, second)]
+        if counts[0] == counts[1] > 0:
+            return ""
+        return f"{NAMES[first]} sampled {counts[0]} outputs and {NAMES[second]} {counts[1]}"
+
+    return unfit
+
+
+SMALL, LARGE = ("qwen-140k_base", "zero-140k"), ("qwen-580k_base", "zero-580k-2")
+"""The smallest and the largest base of one architecture that have read equally much, before and after RL."""
+
+VERSUS: dict[str, Measure] = {
+    "distilled_minus_rl": gain("zero-580k", "qwen-580k", pass1, "pass@1"),
+    "rl_on_distilled_gain": gain("qwen-580k", "distilled-580k-rl", pass1, "pass@1"),
+    "rl_gain_large_minus_small": Measure(
+        before=(SMALL[0], LARGE[0]),
+        after=(SMALL[1], LARGE[1]),
+        quantity="pass@1, mean of the smallest and the largest base",
+        value=mean_of(pass1),
+        columns=lambda models: [pass1(models[after]) - pass1(models[before]) for before, after in (SMALL, LARGE)],
+        effect=lambda means: means[:, 1] - means[:, 0],
+        unfit=_unequal_rl,
+    ),
+    "repetition_small_minus_large": replace(
+        gain(LARGE[1], SMALL[1], repeats, "outputs that repeat themselves, after RL"), unfit=_unequal_rl
+    ),
+    "grpo_minus_iterated": replace(
+        gain("sft-rounds", "r1_zero", pass1, "pass@1"), unfit=_other_outputs("sft-rounds", "r1_zero")
+    ),
+    "iterated_minus_sft": replace(
+        gain("sft-once", "sft-rounds", pass1, "pass@1"), unfit=_other_outputs("sft-once", "sft-rounds")
+    ),
+}
 
 # Notebook 10: unsuccessful attempts
 

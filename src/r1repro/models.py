@@ -17,7 +17,8 @@ from r1repro import students
 from r1repro.ledger import RunRecord, record, seed_of
 from r1repro.records import Refusal
 from r1repro.rewards.format import format_reward
-from r1repro.rewards.language import language_share
+from r1repro.rewards.language import language_share, thinking
+from r1repro.rewards.readable import repeats
 from r1repro.run import read_json, read_lines, readable
 
 NAMES = {
@@ -26,7 +27,14 @@ NAMES = {
 }  # fmt: skip
 """Folder -> what a reader calls the model."""
 
-ARMS: dict[str, str] = {}
+ARMS: dict[str, str] = {
+    "zero-140k": "RL on the base of qwen-140k", "zero-280k": "RL on the base of qwen-280k",
+    "zero-580k-1": "RL on the base of qwen-580k, a third", "zero-580k-2": "RL on the base of qwen-580k, two thirds",
+    "zero-580k": "RL on the base of qwen-580k", "distilled-580k-eighth": "qwen-580k, an eighth of the examples",
+    "distilled-580k-half": "qwen-580k, half of the examples", "distilled-580k-rl": "RL on distilled qwen-580k",
+    "sft-rounds-1": "SFT in rounds, after one", "sft-rounds-2": "SFT in rounds, after two",
+    "sft-rounds-3": "SFT in rounds, after three", "sft-rounds": "SFT in rounds", "sft-once": "SFT in one round",
+}  # fmt: skip
 """The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
 
 NAMES |= ARMS
@@ -39,6 +47,13 @@ MADE_BY = {
     "dev3": ("dev3/judge", "dev3/by_rule", "dev3/by_judge", "dev3/sft"), "r1": ("r1/helpful", "r1/safety", "r1/rl"),
 }  # fmt: skip
 """Model -> the runs below a seed's folder that made it of an earlier one; the last is its training."""
+
+MADE_BY |= dict.fromkeys(("zero-580k-1", "zero-580k-2"), ("arms/zero-580k",))
+MADE_BY |= {"sft-once": tuple(f"arms/sft-once/round-1/{run}" for run in ("sample", "sft"))}
+MADE_BY |= {
+    name: tuple(f"arms/sft-rounds/round-{number}/{run}" for number in range(1, last + 1) for run in ("sample", "sft"))
+    for last, name in ((1, "sft-rounds-1"), (2, "sft-rounds-2"), (3, "sft-rounds-3"), (9, "sft-rounds"))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +75,9 @@ class Model:
     """Share of words in the question's language, in the thinking."""
 
     format_QK: np.ndarray
+    repeats_QK: np.ndarray
+    """1 where the thinking says a sentence three times."""
+
     readable_QK: np.ndarray
     """1 where the format is right, the thinking is in the question's language (95 %), and a summary follows it."""
 
@@ -76,6 +94,9 @@ class Model:
 
     more: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further numbers that an evaluation kept of each output, by name."""
+
+    sampled: int = 0
+    """Outputs that the runs of `MADE_BY` sampled by RL or for examples."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[dict, ...] = ()
@@ -145,6 +166,7 @@ def _model(folder: Path, out: Path) -> Model:
             truncated_QK=grid(lambda output, _: output["truncated"]),
             consistency_QK=share_QK,
             format_QK=format_QK,
+            repeats_QK=grid(lambda output, _: repeats(thinking(output["text"]))),
             readable_QK=format_QK * (share_QK >= 0.95) * grid(lambda output, _: has_summary(output["text"])),
         )
     more = {key: grid(lambda output, _, key=key: output[key]) for key in _further(rows)}
@@ -152,8 +174,21 @@ def _model(folder: Path, out: Path) -> Model:
     trained = dict(
         settings=dict(read_json(made[-1] / "manifest.json").get("config", {})) if made else {},
         metrics=tuple(read_lines(made[-1] / "metrics.jsonl")) if made else (),
+        sampled=sum(_outputs(read_json(run / "manifest.json").get("config", {})) for run in made),
     )
     return Model(name=name, seed=seed_of(seed_dir), runs=runs, more=more, **reasoning, **replies, **trained)
+
+
+def _outputs(cfg: Mapping[str, Any]) -> int:
+    """Outputs that a run with these settings samples.
+
+    >>> _outputs({"num_questions": 4, "outputs_per_question": 2}), _outputs({"epochs": 2})
+    (8, 0)
+    >>> _outputs({"num_rollouts": 3, "questions_per_step": 2, "steps_per_rollout": 4, "outputs_per_question": 16})
+    384
+    """
+    rollouts = [cfg.get(key, 0) for key in ("num_rollouts", "questions_per_step", "steps_per_rollout")]
+    return cfg.get("outputs_per_question", 0) * (cfg.get("num_questions", 0) or int(np.prod(rollouts)))
 
 
 NO_REPLIES = dict(

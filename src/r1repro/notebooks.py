@@ -25,7 +25,11 @@ MAKES = {
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
-ARMS: dict[str, tuple[str, ...]] = {}
+ARMS: dict[str, tuple[str, ...]] = {
+    "09_distillation_vs_rl": tuple(
+        f"{folder}/{name}" for folder in ("arms", "models") for name in ("zero-*", "distilled-*", "sft-*")
+    ) + ("arms/fractions",),
+}  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""
 

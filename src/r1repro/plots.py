@@ -294,9 +294,10 @@ def _who_models(seeds: Sequence[Mapping[str, Model]], names: Sequence[str]) -> s
         return "no models"
     numbers = sorted({model.seed for model in found})
     questions, prompts = found[0].right_QK.shape, found[0].follows_open.shape
+    asked_too = f", {prompts[0]} open prompts x {prompts[1]}" if prompts[0] else ""
     return (
         f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}; {questions[0]} questions x {questions[1]} "
-        f"samples, {prompts[0]} open prompts x {prompts[1]}; whisker: 95 % interval"
+        f"samples{asked_too}; whisker: 95 % interval"
     )
 
 
@@ -374,6 +375,42 @@ def students(seeds: Sequence[Mapping[str, Model]]) -> Figure:
         axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     shown = [f"{name}{kind}" for name in students_in(seeds) for kind, *_ in STUDENTS_AS]
     figure.supxlabel(_who_models(seeds, shown), fontsize=8, color="0.35")
+    return figure
+
+
+LINES = tuple(zip((BLUE, ORANGE, GREEN, PURPLE, BROWN), ("o-", "s--", "^-.", "D:", "v-"), strict=True))
+"""Colour and style of lines that have no names of their own."""
+
+Seeds = Sequence[Mapping[str, Model]]
+
+
+def pass1_lines(
+    seeds: Seeds, lines: Mapping[str, Mapping[str, float]], title: str, x: str, across: Mapping[str, str] | None = None
+) -> Figure:
+    """pass@1 of models at places of an axis, which is logarithmic; models that no seed has evaluated are left out.
+
+    Args:
+        lines: label -> model -> its place; those of a label are joined in the order of their places.
+        across: label -> model whose value is a line across.
+    """
+    figure, ((axes,),) = axes_grid(1, 1, (7.5, 4.2))
+    for (label, places), (colour, style) in zip(lines.items(), LINES, strict=False):
+        found = {name: _interval(seeds, name, _pass1) for name in sorted(places, key=places.__getitem__)}
+        found = {name: interval for name, interval in found.items() if interval}
+        at = [places[name] for name in found]
+        values = [interval.value for interval in found.values()]
+        axes.plot(at, values, style, color=colour, label=label, markersize=6)
+        _whiskers(axes, at, list(found.values()))
+    for (label, name), dash in zip((across or {}).items(), (":", "-."), strict=False):
+        if interval := _interval(seeds, name, _pass1):
+            axes.axhline(interval.value, color=GREY, linestyle=dash, label=label)
+    _shares(axes)
+    finish(axes, title, "pass@1", x, legend=None)
+    axes.set_xscale("log")
+    axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.supxlabel(
+        _who_models(seeds, [name for places in lines.values() for name in places]), fontsize=8, color="0.35"
+    )
     return figure
 
 

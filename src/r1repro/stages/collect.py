@@ -65,10 +65,10 @@ def collect(
     with closing(actor), Interrupts("these questions") as interrupts:
         for first in range(done, len(questions), CHUNK):
             chunk = questions[first : first + CHUNK]
-            texts = _sampled(actor, chunk, cfg)
+            sampled = zip(chunk, *_sampled(actor, chunk, cfg), strict=True)
             run.add_samples(
-                {"step": first + i + 1, **_kept(question, outputs, cfg, judge)}
-                for i, (question, outputs) in enumerate(zip(chunk, texts, strict=True))
+                {"step": first + i + 1, "tokens": tokens, **_kept(question, outputs, cfg, judge)}
+                for i, (question, outputs, tokens) in enumerate(sampled)
             )
             run.keep_time()
             bar.update(len(chunk))
@@ -95,17 +95,19 @@ def collect(
             "dropped": dict(reasons.most_common()),
         },
     )
-    run.finish(examples=sha256_file(target))
+    run.finish(examples=sha256_file(target), tokens={"sampled": sum(row["tokens"] for row in rows)})
     return target
 
 
-def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -> list[list[str]]:
+def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -> tuple[list[list[str]], list[int]]:
+    """Of each question: its outputs, and how many tokens they have in all."""
     samples = actor.sample(
         questions, cfg.outputs_per_question,
         key=(cfg.seed, 2**30), max_tokens=cfg.max_tokens, temperature=cfg.temperature,
     )  # fmt: skip
     texts, size = actor.texts(samples), cfg.outputs_per_question
-    return [texts[i : i + size] for i in range(0, len(texts), size)]
+    tokens = samples.length_N.view(-1, size).sum(dim=1).tolist()
+    return [texts[i : i + size] for i in range(0, len(texts), size)], tokens
 
 
 def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | None) -> dict:
