@@ -25,7 +25,13 @@ MAKES = {
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
-ARMS: dict[str, tuple[str, ...]] = {}
+ARMS: dict[str, tuple[str, ...]] = {
+    "10_unsuccessful_attempts": (
+        "attempts", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
+        "models/base_pool", "models/prm_*", "models/pool_vote", "models/tree*", "models/searched_*",
+        "models/dev3_replies", "models/hacked*",
+    ),
+}  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""
 

@@ -121,6 +121,40 @@ def rerank(settings: Attempts, seed_dir: Path | str) -> tuple[Path, Path]:
     )  # fmt: skip
 
 
+def by_product(outputs: Sequence[dict]) -> int:
+    """Which output's steps have the largest product of values; the first of equals."""
+    return int(np.argmax([output["product"] for output in outputs]))
+
+
+CHOICES = {
+    "majority vote": by_vote,
+    "weakest step": by_process,
+    "product of steps": by_product,
+    "vote by weakest step": by_weighted_vote,
+}
+"""Ways to choose one of N outputs."""
+
+
+def best_of_curve(rows: Sequence[dict], counts: Sequence[int]) -> list[dict[str, float]]:
+    """How often each of `CHOICES` is right, by N: a mean over questions and over as many disjoint N as there are.
+
+    ``any right`` is pass@N, what a perfect chooser would have; ``tokens`` are those of N samples.
+    """
+    found = []
+    all_right = [sum(output["verdict"] == "right" for output in row["outputs"]) for row in rows]
+    lengths = [output["length"] for row in rows for output in row["outputs"]]
+    for count in counts:
+        blocks = [row["outputs"][i : i + count] for row in rows for i in range(0, len(row["outputs"]), count)]
+        blocks = [block for block in blocks if len(block) == count]
+        shares = {
+            name: float(np.mean([block[choose(block) or 0]["verdict"] == "right" for block in blocks]))
+            for name, choose in CHOICES.items()
+        }
+        perfect = estimators.pass_at_k(all_right, len(rows[0]["outputs"]), count)
+        found.append({"N": count, **shares, "any right": perfect, "tokens": count * float(np.mean(lengths))})
+    return found
+
+
 def process_rl(settings: Attempts, seed_dir: Path | str) -> Path:
     """RL of the base as R1-Zero's, with the process reward in the place of the accuracy reward; the run folder."""
     reward = scorer.Process(process_model(settings, seed_dir))
