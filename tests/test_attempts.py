@@ -13,7 +13,8 @@ from r1repro.stages import attempts as stage
 def output(answer, verdict, process, length=10, **more):
     return {
         "text": f"<answer> {answer} </answer>", "answer": answer, "verdict": verdict,
-        "score": float(verdict == "right"), "process": process, "product": process / length, "length": length, "truncated": False, **more,
+        "score": float(verdict == "right"), "process": process,
+        "product": process / length, "length": length, "truncated": False, **more,
     }  # fmt: skip
 
 

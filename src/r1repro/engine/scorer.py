@@ -6,6 +6,7 @@ last token.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -170,6 +171,14 @@ class Process:
             for question, (_, output) in zip(questions, pairs, strict=True)
         ]
         return step_values(self.model, [prompts[text] for text in asked], outputs)
+
+    def read(self, question: Question, text: str) -> list[tuple[str, float]]:
+        """Each step of an output, and its value."""
+        words = self.model.r1repro_words
+        output = words.output(text)
+        ends = [0, *(place + 1 for place in cut(self.line_ends, output))]
+        steps = [words.text(output[first:last]) for first, last in pairwise(ends)]
+        return list(zip(steps, self.steps([question], [text])[0], strict=True))
 
     def __call__(self, questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
         values = [search.weakest_step(steps) for steps in self.steps(questions, texts)]
