@@ -76,31 +76,31 @@ def test_the_process_reward_is_that_of_the_weakest_step(head, tmp_path):
 
 
 def test_a_step_is_labelled_by_what_its_own_continuations_come_to(often, tmp_path, monkeypatch):
-    seen, honest = {}, process_reward.share_right
-    monkeypatch.setattr(
-        process_reward, "share_right", lambda question, texts: seen.setdefault(tuple(texts), honest(question, texts))
-    )
+    calls, honest = [], actors.Actor.go_on
+
+    def go_on(self, prompts, num_outputs, **more):
+        samples = honest(self, prompts, num_outputs, **more)
+        calls.append((prompts, self.tokens(samples)))
+        return samples
+
+    monkeypatch.setattr(actors.Actor, "go_on", go_on)
     base = save_base(tmp_path)
     rows = process_reward.labelled(SMALL, base, actors.Machine())
+    ((prompts, ends),) = calls
+    begun = [tuple(prompt) for prompt in prompts]
+    assert len(rows) == 12 and len(set(begun)) == len(begun) > 3  # equal beginnings are continued once
     words = scorer.load(base, seed=0).r1repro_words
-    assert len(rows) == 12 and sum(len(row["labels"]) > 1 for row in rows) > 3
-    groups = {texts: share for texts, share in seen.items() if len(texts) == 3}
+
+    def share(outputs):
+        return process_reward.share_right(None, [words.text(output) for output in outputs])
+
     for row in rows:
-        assert len(row["places"]) == len(row["labels"]) and row["places"][-1] == len(row["output"]) - 1
-        assert row["labels"][-1] == seen[(words.text(row["output"]),)]
+        assert row["places"][-1] == len(row["output"]) - 1 and row["labels"][-1] == share([row["output"]])
         for place, label in zip(row["places"][:-1], row["labels"], strict=False):
-            begun = words.text(row["output"][: place + 1])
-            assert label in {share for texts, share in groups.items() if all(t.startswith(begun) for t in texts)}
-
-
-def test_equal_beginnings_are_continued_once(often, tmp_path, monkeypatch):
-    asked, honest = [], actors.Actor.go_on
-    monkeypatch.setattr(
-        actors.Actor, "go_on", lambda self, prompts, *a, **k: asked.append(prompts) or honest(self, prompts, *a, **k)
-    )
-    process_reward.labelled(SMALL, save_base(tmp_path), actors.Machine())
-    (prompts,) = asked
-    assert len({tuple(prompt) for prompt in prompts}) == len(prompts) > 3
+            prefix = row["output"][: place + 1]
+            at = 3 * begun.index((*row["prompt"], *prefix))
+            assert label == share([[*prefix, *end] for end in ends[at : at + 3]])
+    assert len({label for row in rows for label in row["labels"]}) > 2
 
 
 def solutions(count=80):
@@ -115,7 +115,7 @@ def solutions(count=80):
 
 
 def test_a_model_learns_which_token_makes_a_solution_right(tmp_path):
-    cfg = ProcessReward(batch_size=8, learning_rate=1e-2, epochs=8)
+    cfg = ProcessReward(batch_size=8, learning_rate=1e-2, epochs=5)
     base = save_base(tmp_path / "base")
     folder = process_reward.learn(cfg, tmp_path / "run", base, solutions, head=1)
     found = json.loads((tmp_path / "run" / "agreement.json").read_text())

@@ -68,6 +68,14 @@ def test_every_solution_is_the_sum_of_its_lines_and_every_token_is_counted(pair,
         assert len(node["tokens"]) <= SMALL.max_line_tokens or node["finished"]
 
 
+def test_equal_lines_are_one_child_and_all_are_paid_for(pair, tmp_path):
+    cfg = TreeSearch(**as_dict(SMALL) | dict(expansions=1, temperature=0.01, num_questions=2))
+    for row in searched(pair, tmp_path / "run", cfg):
+        first, *rest = row["nodes"][1:]
+        assert first["prior"] == 1.0 and first["parent"] == 0
+        assert row["tokens"] == cfg.width * len(first["tokens"]) + sum(len(node["tokens"]) for node in rest)
+
+
 def test_a_value_is_what_the_value_model_says_of_the_beginning(pair, tmp_path):
     row = searched(pair, tmp_path / "run")[0]
     tree, value = tree_search.tree_of(row), scorer.load(pair[1])
