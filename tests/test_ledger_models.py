@@ -15,8 +15,8 @@ made = runpy.run_path(str(HERE / "test_models.py"))
 write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
-CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
-CLAIMS += ("C23", "C24", "C25", "C33")
+CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C19", "C21", "C22")
+CLAIMS += ("C23", "C24", "C25", "C26", "C27", "C33")
 
 PIPELINE = {
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
@@ -26,6 +26,13 @@ PIPELINE = {
     "dev3": dict(sums=4, others=3, write=4, fact=3, translate=2, unsafe=2, alike=4, helpful=(1, 2, 2, 2)),
     "r1": dict(sums=4, others=3, fact=2, unsafe=0, refused=1, alike=3, helpful=(3, 3, 3, 3)),
 }
+ARMS = {
+    "base": dict(sums=1, others=1), "base_pool": dict(sums=1, others=1), "pool_vote": dict(sums=2, others=1),
+    "prm_best": dict(sums=2, others=2), "prm_rl": dict(sums=3, others=2), "tree": dict(sums=3, others=3),
+    "tree_vote": dict(sums=2, others=2), "searched_1": dict(sums=3, others=3), "searched_2": dict(sums=3, others=3),
+    "dev3_replies": dict(more={"proxy": (0.0, 0.0, 1.0, 1.0)}), "hacked": dict(sums=3, others=2),
+    "hacked_replies": dict(more={"proxy": (1.0, 1.0, 1.0, 2.0)}),
+}  # fmt: skip
 STUDENTS = {
     "qwen-140k": (2, 2),
     "qwen-280k": (3, 2),
@@ -65,7 +72,7 @@ def write_arms(seed_dir, specs, runs, **options):
 
 def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, runs=None, **options):
     """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
-    specs = dict(PIPELINE)
+    specs = PIPELINE | ARMS
     for name, (sums, others) in STUDENTS.items():
         specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
         specs[f"{name}_short"] = dict(sums=2, others=1)
@@ -76,8 +83,8 @@ def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, runs=None, 
         write_model(seed_dir, name, **options, **specs[name])
     arms = {name: spec for name, spec in specs.items() if name in models.ARMS}
     write_arms(seed_dir, arms, VERSUS_RUNS | (runs or {}), **options)
-    for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin")):
-        rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves[name])]
+    for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin"), ("prm_rl", "arms/prm_rl")):
+        rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves.get(name, ()))]
         rows += [{"step": 2 + 4 * i, "policy/loss": 0.0} for i in range(len(rows))]
         cfg = RL | {"num_checkpoints": len(name)} | (settings or {}).get(name, {})
         if not (seed_dir / place).exists():
@@ -110,12 +117,15 @@ BY_HAND = {
     "C16": {"dev3_minus_dev2": 0.0},
     "C17": {"win_rate": 1.0, "unsafe_change": -0.5, "reasoning_beside_preference": 0.0},
     "C18": {"refusal_gain": 0.25, "benign_right_change": (2 + 3 - 3 - 4) / 8},
+    "C19": {"hacked_proxy_gain": (3 * 3 / 4 + 1) / 4 - 0.5, "hacked_reasoning_change": (3 + 2 - 4 - 3) / 8},
     "C21": {"gain_over_base": (2 + 2 - 2) / 8, "gain_over_short": (2 + 2 - 3) / 8},  # qwen-140k gains the least
     "C22": {"step_small": 1 / 8, "step_large": 1 / 8},
     "C23": {"distilled_minus_rl": (3 + 3 - 3 - 2) / 8},
     "C24": {"rl_on_distilled_gain": (4 + 3 - 3 - 3) / 8},
     "C25": {"rl_gain_large_minus_small": (3 + 1 - 2) / 8 - (2 + 1 - 2) / 8, "repetition_small_minus_large": 1 / 4},
     "C33": {"grpo_minus_iterated": (4 + 2 - 3 - 1) / 8, "iterated_minus_sft": (3 + 1 - 2 - 1) / 8},
+    "C26": {"prm_rerank_gain": 2 / 8, "prm_minus_vote": 1 / 8, "prm_rl_minus_rule_rl": (3 + 2 - 4 - 2) / 8},
+    "C27": {"search_gain": 4 / 8, "search_minus_vote": 2 / 8, "second_round_minus_first": 0 - 4 / 8},
 }
 
 
@@ -151,12 +161,15 @@ WORSE = {
     "C16": {"dev3": dict(sums=3, others=3)},
     "C17": {"r1": dict(unsafe=4)},
     "C18": {"r1": dict(refused=0, fact=0, alike=1), "dev3": dict(refused=1)},  # wrong answers and no refusals
+    "C19": {"hacked": dict(sums=4, others=4)},  # the proxy rises, and reasoning with it
     "C21": {"llama-220k_short": dict(sums=4, others=3)},
     "C22": {"qwen-580k": dict(sums=2, others=2)},
     "C23": {"zero-580k": dict(sums=4, others=4)},
     "C24": {"distilled-580k-rl": dict(sums=2)},
     "C25": {"zero-140k": dict(repeats=0), "zero-580k-2": dict(repeats=2)},
     "C33": {"sft-once": dict(sums=4, others=2)},
+    "C26": {"prm_best": dict(sums=1, others=0)},
+    "C27": {"searched_2": dict(sums=4, others=4), "searched_1": dict(sums=2, others=2)},
 }
 
 
@@ -271,16 +284,17 @@ def test_where_nothing_was_asked_nothing_is_known(tmp_path):
 def test_a_claim_without_its_models_says_which(tmp_path):
     found = world(tmp_path / "smoke", seeds=(0,), changes={"dev1": None, "llama-220k_short": None})
     assert ledger_models.measure("C10", found) is None
-    rows = {row["id"]: row for row in ledger_models.entries(["C10", "C13", "C21", "C01", "C19"], found)}
+    unruled = next(claim.id for claim in paper.claims() if not claim.rule)
+    rows = {row["id"]: row for row in ledger_models.entries(["C10", "C13", "C21", "C01", unruled], found)}
     assert {id: row["verdict"] for id, row in rows.items()} == {
-        "C10": "untestable", "C13": "trend", "C21": "untestable", "C01": "untestable", "C19": "untestable",
+        "C10": "untestable", "C13": "trend", "C21": "untestable", "C01": "untestable", unruled: "untestable",
     }  # fmt: skip
     why = {id: row["detail"].get("untested_because") for id, row in rows.items()}
     assert why["C10"].startswith("Dev1 not evaluated yet") and paper.claim("C10").rule in why["C10"]
     assert why["C21"].startswith("llama-220k_short not evaluated yet")
     assert (
         why["C01"] == "no run of this tier measures pass1_gain > 0"
-        and why["C19"] == paper.claim("C19").untested_because
+        and why[unruled] == paper.claim(unruled).untested_because
     )
     assert all(row["detail"]["why"] for row in rows.values())
     assert ledger_models.missing("C13", found) == "" and "R1-Zero, Dev1" in ledger_models.missing("C10", [])
@@ -483,3 +497,11 @@ def test_scores_of_the_reward_models_begin_where_they_are_logged():
     assert list(lines["reward models begin"].get_xdata()) == [13, 13]
     assert {line.get_label() for line in rules.lines} >= {"accuracy", "language consistency"}
     assert "preference reward (not logged)" in labels(plots.reward_model_scores([{"step": 1, "reward/accuracy": 0.1}]))
+
+
+@pytest.mark.parametrize(("setting", "compared"), [("rewards", True), ("learning_rate", False)])
+def test_rl_by_process_rewards_is_compared_with_its_equal_alone(tmp_path, setting, compared):
+    found = world(tmp_path / "smoke", seeds=(0,), settings={"prm_rl": {setting: "another"}})
+    (row,) = ledger_models.entries(["C26"], found)
+    assert (row["verdict"] != "untestable") == compared
+    assert compared or "process rewards and R1-Zero's differ in learning_rate" in row["detail"]["untested_because"]

@@ -29,8 +29,13 @@ def text_of(language, own, summary, tagged, repeats=False):
     return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> 2 </answer>"
 
 
-def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="c" * 40, dirty=False, **counts):
-    """The two evaluation folders of a model, as `stages.evaluate` leaves them, with K samples and no chance in them."""
+def write_model(
+    seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="c" * 40, dirty=False, more=None, **counts
+):
+    """The two evaluation folders of a model, as `stages.evaluate` leaves them, with K samples and no chance in them.
+
+    ``more``: name -> K further numbers, of the outputs to every question of reasoning.
+    """
     said = {key: v if callable(v) else lambda _, v=v: v for key, v in (DEFAULTS | counts).items()}
     rows = []
     for index in range(questions):
@@ -40,7 +45,7 @@ def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="
         outputs = [
             {"text": text_of(language, *(k < of[key] for key in ("own", "summary", "tagged", "repeats"))),
              "verdict": "right" if k < right else "wrong", "score": float(k < right), "truncated": k < of["truncated"],
-             "length": of["length"], "answer": "2"}
+             "length": of["length"], "answer": "2", **{key: values[k] for key, values in (more or {}).items()}}
             for k in range(K)
         ]  # fmt: skip
         rows.append({"id": f"{prefix}{index:04d}", "question": "?", "gold": "2", "language": language, "family": family,

@@ -69,7 +69,8 @@ def _measured(names: Sequence[str], seeds: Sequence[Models]) -> Measurement | No
         return None
     models = _models_of(names)
     for seed in seeds:
-        _check_asked_alike([seed[name] for name in models])
+        for name in names:  # a part compares its own models alone
+            _check_asked_alike([seed[model] for model in MEASURES[name].models])
     runs = dict.fromkeys(run for seed in seeds for name in models for run in seed[name].runs)
     return Measurement(
         parts={name: part(MEASURES[name], seeds) for name in names},

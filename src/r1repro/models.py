@@ -34,6 +34,11 @@ ARMS: dict[str, str] = {
     "distilled-580k-half": "qwen-580k, half of the examples", "distilled-580k-rl": "RL on distilled qwen-580k",
     "sft-rounds-1": "SFT in rounds, after one", "sft-rounds-2": "SFT in rounds, after two",
     "sft-rounds-3": "SFT in rounds, after three", "sft-rounds": "SFT in rounds", "sft-once": "SFT in one round",
+    "base_pool": "base, sampled often", "prm_best": "base, best of N by process rewards",
+    "pool_vote": "base, vote of N", "prm_rl": "RL by process rewards", "tree": "base, tree search",
+    "tree_vote": "base, vote for as many tokens", "tree_weighted": "base, vote by value for as many tokens",
+    "searched_1": "trained on search", "searched_2": "trained on search, again", "dev3_replies": "Dev3's replies",
+    "hacked": "Dev3 after long RL by a proxy", "hacked_replies": "replies after long RL by a proxy",
 }  # fmt: skip
 """The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
 
@@ -45,6 +50,12 @@ STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
 MADE_BY = {
     "r1_zero": ("r1_zero",), "dev1": ("dev1/examples", "dev1/sft"), "dev2": ("dev2/rl",), "dev2_twin": ("dev2/twin",),
     "dev3": ("dev3/judge", "dev3/by_rule", "dev3/by_judge", "dev3/sft"), "r1": ("r1/helpful", "r1/safety", "r1/rl"),
+    "base_pool": ("attempts/pool", "arms/prm"), "prm_best": ("arms/prm",), "pool_vote": ("attempts/pool",),
+    "prm_rl": ("arms/prm", "arms/prm_rl"), "tree": ("arms/prm", "arms/tree"),
+    "tree_vote": ("attempts/pool", "arms/tree"), "tree_weighted": ("arms/prm", "attempts/pool", "arms/tree"),
+    "searched_1": ("arms/prm", "arms/search_1", "arms/searched_1"),
+    "searched_2": ("arms/value_1", "arms/search_2", "arms/searched_2"),
+    "hacked_replies": ("arms/hacked",),
 }  # fmt: skip
 """Model -> the runs below a seed's folder that made it of an earlier one; the last is its training."""
 

@@ -29,6 +29,11 @@ ARMS: dict[str, tuple[str, ...]] = {
     "09_distillation_vs_rl": tuple(
         f"{folder}/{name}" for folder in ("arms", "models") for name in ("zero-*", "distilled-*", "sft-*")
     ) + ("arms/fractions",),
+    "10_unsuccessful_attempts": (
+        "attempts", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
+        "models/base_pool", "models/prm_*", "models/pool_vote", "models/tree*", "models/searched_*",
+        "models/dev3_replies", "models/hacked*",
+    ),
 }  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""

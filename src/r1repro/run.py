@@ -39,6 +39,7 @@ GLOSSARY = {
     "reward/format": "mean format reward of a rollout's outputs, 0 to 1",
     "reward/language_consistency": "mean language-consistency reward of a rollout's outputs, 0 to 1",
     "reward/preference": "mean preference reward of the outputs to open questions, standard deviations of the model",
+    "reward/process": "mean process reward of a rollout's outputs, 0 to 1",
     "reward/agreement": "share of a step's pairs or outputs that the reward model judges as labelled",
     "family/chain_sum": "fraction of outputs to chain sums that were right",
     "family/search": "fraction of outputs to searches that were right",

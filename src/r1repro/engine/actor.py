@@ -3,11 +3,13 @@
 What a stage works with.  It asks questions and gets outputs, whatever the model, its precision and the sampler.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -53,6 +55,31 @@ class Actor:
             max_rows=self.machine.max_rows, when_done=when_done,
         )  # fmt: skip
 
+    def go_on(
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_outputs: int,
+        *,
+        key: tuple[int, ...],
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        ends: Sequence[int] = (),
+    ) -> sampler.Samples:
+        """``num_outputs`` continuations of each of some beginnings, as token ids: a prompt, and part of an output.
+
+        The torch sampler alone goes on.  What a beginning is followed by depends on its tokens and ``key`` alone.
+
+        Args:
+            ends: tokens that end a continuation, beside those that end an output.
+        """
+        keys = [zlib.crc32(np.array(prompt, dtype="<u4").tobytes()) for prompt in prompts]
+        return sampler.sample(
+            self.model, prompts, num_outputs, key=key, question_keys=keys, max_tokens=max_tokens,
+            ends=(*self.vocabulary.ends, *ends), pad=self.vocabulary.pad, temperature=temperature, top_p=top_p,
+            max_rows=self.machine.max_rows,
+        )  # fmt: skip
+
     def changed_(self) -> None:
         """The model has been trained, or filled from a checkpoint: a sampler with weights of its own needs them."""
         if self.serving:
@@ -62,6 +89,11 @@ class Actor:
         """End what samples."""
         if self.serving:
             self.serving.close()
+
+    def tokens(self, samples: sampler.Samples) -> list[list[int]]:
+        """Tokens of each output, its end token included."""
+        rows = zip(samples.tokens_NT.tolist(), samples.length_N.tolist(), strict=True)
+        return [row[:length] for row, length in rows]
 
     def texts(self, samples: sampler.Samples) -> list[str]:
         """Text of each output, without its end token."""

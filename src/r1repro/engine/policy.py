@@ -224,17 +224,26 @@ def output_logp(
         prompts: ``shared.end_to_end()``.
         logits_at_once: how many logits are held in memory, those of one token at least; changes no number.
     """
+    on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
+    hidden_MD = output_hidden(model, shared, prompts, question_N, tokens_NT, length_N)
+    logp_M = likelihood.head_logp(
+        hidden_MD, model.get_output_embeddings(), tokens_NT[on_NT].to(model.device), temperature, logits_at_once
+    )
+    return logp_M.new_zeros(tokens_NT.shape).masked_scatter(on_NT.to(model.device), logp_M)
+
+
+def output_hidden(
+    model: PreTrainedModel, shared: Prefix, prompts: Sequence[Tensor], question_N: Tensor, tokens_NT: Tensor,
+    length_N: Tensor,
+) -> Tensor:  # fmt: skip
+    """What a head is given before each token of N outputs, end to end: (M, width); see `output_logp`."""
     half = len(prompts) // 2
     on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
     inputs_NT = torch.cat([shared.last_Q[question_N][:, None], tokens_NT[:, :-1]], 1)
     position_NT = shared.length_Q[question_N][:, None] + torch.arange(tokens_NT.shape[1])
     layout = attention.Layout.of(question_N, length_N, shared.length_Q)
     cache = attention.PackedCache(prompts[:half], prompts[half:], layout)
-    hidden_MD = _hidden(model, inputs_NT[on_NT], position_NT[on_NT], cache)
-    logp_M = likelihood.head_logp(
-        hidden_MD, model.get_output_embeddings(), tokens_NT[on_NT].to(model.device), temperature, logits_at_once
-    )
-    return logp_M.new_zeros(tokens_NT.shape).masked_scatter(on_NT.to(model.device), logp_M)
+    return _hidden(model, inputs_NT[on_NT], position_NT[on_NT], cache)
 
 
 def recompute_layers_(model: PreTrainedModel) -> None:

@@ -6,7 +6,9 @@ head.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,9 +19,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
 from r1repro import paper
-from r1repro.algo import preference
+from r1repro.algo import preference, search
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, checkpoint, vocabulary
+from r1repro.engine import adapters, checkpoint, policy, vocabulary
 from r1repro.records import Question, Refusal, Score
 from r1repro.run import read_json
 from r1repro.tinyworld import base, general
@@ -172,6 +174,102 @@ def scores(model: PreTrainedModel, texts: Sequence[str]) -> Tensor:
     for rows in parts(model, [len(text) for text in ids], MAX_ROWS) if ids else ():
         found_N[rows] = forward(model, [ids[i] for i in rows]).cpu()
     return found_N
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An output as tokens, cut into steps."""
+
+    question: int
+    """Row of the prompts that it answers."""
+
+    output: Sequence[int]
+    places: Sequence[int]
+    """The last token of each step, counted from the output's first."""
+
+
+def cut(line_ends: Collection[int], output: Sequence[int]) -> list[int]:
+    """Where the steps of an output end: at each full stop, and at its last token.
+
+    >>> cut({9}, [5, 9, 6, 7])
+    [1, 3]
+    """
+    return [place for place, token in enumerate(output) if token in line_ends or place == len(output) - 1]
+
+
+def step_scores(model: PreTrainedModel, prompts: Sequence[Sequence[int]], outputs: Sequence[Cut]) -> Tensor:
+    """What a model says of each step of some outputs: a score at its last token, of all up to there; end to end, (M,).
+
+    A causal model sees at a place what stands before it, so one pass gives what a pass a step would.
+
+    Args:
+        outputs: in the order of their questions.
+    """
+    shared = policy.prefix(model, prompts)
+    question_N = torch.tensor([output.question for output in outputs])
+    length_N = torch.tensor([len(output.output) + 1 for output in outputs])  # what comes after the last token counts
+    tokens_NT = torch.zeros(len(outputs), int(length_N.max()), dtype=torch.long)
+    for row, output in enumerate(outputs):
+        tokens_NT[row, : len(output.output)] = torch.tensor(output.output)
+    hidden_MD = policy.output_hidden(model, shared, shared.end_to_end(), question_N, tokens_NT, length_N)
+    start_N = (length_N.cumsum(0) - length_N).tolist()
+    places = [start + place + 1 for start, output in zip(start_N, outputs, strict=True) for place in output.places]
+    return model.score(hidden_MD[places])[:, 0]
+
+
+@torch.no_grad()
+def step_values(model: PreTrainedModel, prompts: Sequence[Sequence[int]], outputs: Sequence[Cut]) -> list[list[float]]:
+    """Chance of a right end after each step of some outputs, by a model whose scores are its logits."""
+    order = sorted(range(len(outputs)), key=lambda i: outputs[i].question)
+    found: list[list[float]] = [[] for _ in outputs]
+    for first in range(0, len(order), MAX_ROWS):
+        rows = order[first : first + MAX_ROWS]
+        asked = list(dict.fromkeys(outputs[i].question for i in rows))
+        some = [replace(outputs[i], question=asked.index(outputs[i].question)) for i in rows]
+        value_M = step_scores(model, [prompts[q] for q in asked], some).sigmoid()
+        for i, values in zip(rows, value_M.split([len(output.places) for output in some]), strict=True):
+            found[i] = values.tolist()
+    return found
+
+
+class Process:
+    """The process reward: what a process reward model says of the weakest step of an output, 0 to 1 (section 4.2).
+
+    To be passed to `rl.train` as `Preference` is; and what values solutions in `stages.attempts`.
+    """
+
+    __name__ = "process"
+
+    def __init__(self, folder: Path | str):
+        self.folder, self.model = Path(folder), load(folder)
+        self.line_ends = frozenset(self.model.r1repro_words.line_ends())
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        return {"process reward model": base.digest(self.folder)}
+
+    def steps(self, questions: Sequence[Question], texts: Sequence[str]) -> list[list[float]]:
+        """The value of each step of each output."""
+        asked = list(dict.fromkeys(question.text for question in questions))
+        pairs = self.model.r1repro_words.pairs([question.text for question in questions], texts)
+        prompts = {question.text: prompt for question, (prompt, _) in zip(questions, pairs, strict=True)}
+        outputs = [
+            Cut(asked.index(question.text), output, cut(self.line_ends, output))
+            for question, (_, output) in zip(questions, pairs, strict=True)
+        ]
+        return step_values(self.model, [prompts[text] for text in asked], outputs)
+
+    def read(self, question: Question, text: str) -> list[tuple[str, float]]:
+        """Each step of an output, and its value."""
+        words = self.model.r1repro_words
+        output = words.output(text)
+        ends = [0, *(place + 1 for place in cut(self.line_ends, output))]
+        steps = [words.text(output[first:last]) for first, last in pairwise(ends)]
+        return list(zip(steps, self.steps([question], [text])[0], strict=True))
+
+    def __call__(self, questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+        values = [search.weakest_step(steps) for steps in self.steps(questions, texts)]
+        return [Score(value=value, verdict="right" if value > 0.5 else "wrong") for value in values]
 
 
 class Preference:

@@ -15,6 +15,7 @@ from r1repro.run import read_json
 from r1repro.tinyworld import tokenizer as tiny
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+FULL_STOPS = ".\u3002"
 DAY = "26 Jul 2024"
 """Given to templates that tell the model a date, as Llama's do, which take today's if they get none: a prompt does not
 depend on the day."""
@@ -92,6 +93,15 @@ class Vocabulary:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+    def line_ends(self) -> tuple[int, ...]:
+        """Tokens with a full stop in them, of either language: each ends a line of a thinking.
+
+        Where the paper is silent:
+            What a step is, which it calls hard to define in general reasoning (4.2).  Here it is a line, up to its
+            full stop; what comes after the last one, the answer, is the last step.
+        """
+        return tuple(i for i in range(len(self.tokenizer)) if set(self.tokenizer.decode([i])) & set(FULL_STOPS))
 
     def digest(self) -> str:
         """SHA-256 of all that prompts and outputs depend on."""

@@ -30,3 +30,13 @@ def accuracy(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]
         else:
             scores += JUDGES[question.kind]([question], [text])
     return scores
+
+
+def watched(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+    """The verdicts of `accuracy`, worth nothing: where something else is rewarded, they are still looked at.
+
+    >>> asked = Question(id="0", text="", gold="2", language="en", level=1, family="x")
+    >>> watched([asked], ["<answer> 2 </answer>"])
+    [Score(value=0.0, verdict='right')]
+    """
+    return [Score(value=0.0, verdict=score.verdict) for score in accuracy(questions, texts)]

@@ -7,13 +7,15 @@ are dropped, and the lengths of chosen and rejected are balanced.  After trainin
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from r1repro import data
 from r1repro.algo import preference
@@ -41,17 +43,53 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     run = Run.open(run_dir, stage="reward_model", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
     if run.complete:
         return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
+    trained, held = labels(run, lambda: labelled(cfg, model_dir, machine))
+    model, folder = fit(run, scorer.load(model_dir, cfg.seed, cfg.policy, machine), trained, cfg, _backward_, cfg.kind)
+    said_N = scorer.scores(model, [text for row in trained[:2000] for text in _texts(row)])
+    write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
+    write_json(run.path / "agreement.json", agreement(model, held, cfg) | {"trained on": len(trained)})
+    run.finish(examples=len(trained) + len(held))
+    return folder
+
+
+def labels(run: Run, make: Callable[[], list[dict]]) -> tuple[list[dict], list[dict]]:
+    """What is trained on and what is held out: made once, and kept with the run.
+
+    Raises:
+        Refusal: there is nothing to train on, or nothing to test with.
+    """
     rows = run.samples()
     if not rows or rows[-1].get("step") != 0 or not (run.path / "labelled.json").exists():
         run.rewind(-1)
-        run.add_samples({"step": 0, **row} for row in labelled(cfg, model_dir, machine))
+        run.add_samples({"step": 0, **row} for row in make())
         write_json(run.path / "labelled.json", {"rows": len(run.samples())})
         rows = run.samples()
     trained, held = [r for r in rows if not r["held_out"]], [r for r in rows if r["held_out"]]
     if not trained or not held:
         raise Refusal(f"{len(rows)} labelled examples are too few to train on and to test: raise num_prompts")
-    batches = _order(len(trained), cfg)
-    model = scorer.load(model_dir, cfg.seed, cfg.policy, machine)
+    return trained, held
+
+
+class Schedule(Protocol):
+    """What `fit` asks of settings."""
+
+    seed: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+
+
+def fit(
+    run: Run, model: PreTrainedModel, rows: Sequence[dict], cfg: Schedule, backward_: Callable, kind: str
+) -> tuple[PreTrainedModel, Path]:
+    """Train a model with a scalar head on rows, or go on from the last checkpoint; the model, and its folder.
+
+    Args:
+        backward_: (model, some rows, settings) -> loss, whose gradient it adds to the model's, and the share of what is
+            labelled that the model judges so.
+        kind: what the model is called where it is spoken of.
+    """
+    batches = _order(len(rows), cfg)
     optimizer = policy.adamw(model, cfg.learning_rate)
     steps = checkpoint.steps_in(run.path)
     done = steps[-1] if steps else 0
@@ -59,13 +97,12 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     if done:
         checkpoint.load_(checkpoint.folder_of(run.path, done), model, optimizer=optimizer)
     with Interrupts("this step") as interrupts:
-        for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc=f"{cfg.kind} model"):
-            chosen = [trained[i] for i in batches[step - 1]]
+        for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc=f"{kind} model"):
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, 0.05 * len(batches)))
-            loss, agreed = _backward_(model, chosen, cfg)
+            loss, agreed = backward_(model, [rows[i] for i in batches[step - 1]], cfg)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             if not math.isfinite(norm + loss):
-                raise Refusal(f"step {step}: the loss is no number: lower the learning rate of the {cfg.kind} model")
+                raise Refusal(f"step {step}: the loss is no number: lower the learning rate of the {kind} model")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.log(step, {"policy/loss": loss, "policy/grad_norm": norm.item(), "reward/agreement": agreed})
@@ -74,19 +111,14 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
             interrupts.stop()
-    folder = checkpoint.folder_of(run.path, len(batches))
-    said_N = scorer.scores(model, [text for row in trained[:2000] for text in _texts(row)])
-    write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
-    write_json(run.path / "agreement.json", agreement(model, held, cfg) | {"trained on": len(trained)})
-    run.finish(examples=len(rows))
-    return folder
+    return model, checkpoint.folder_of(run.path, len(batches))
 
 
 def _texts(row: dict) -> list[str]:
     return [row[key] for key in ("chosen", "rejected", "text") if key in row]
 
 
-def _order(count: int, cfg: RewardModel) -> list[np.ndarray]:
+def _order(count: int, cfg: Schedule) -> list[np.ndarray]:
     size = min(cfg.batch_size, count)
     epochs = [np.random.default_rng([cfg.seed, epoch, 3]).permutation(count) for epoch in range(cfg.epochs)]
     return [part for shuffled in epochs for part in np.array_split(shuffled, max(1, round(count / size)))]

@@ -392,7 +392,7 @@ def _rollout_log(index, asked, texts, samples, totals, parts: dict[str, list[Sco
     return log
 
 
-LOGGED = ("reward/accuracy", "reward/format", "reward/language_consistency", "reward/preference")
+LOGGED = ("reward/accuracy", "reward/format", "reward/language_consistency", "reward/preference", "reward/process")
 """Rewards whose means are logged by name: accuracy over questions with a rule, preference over those without."""
 
 
