@@ -25,7 +25,12 @@ MAKES = {
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
-ARMS: dict[str, tuple[str, ...]] = {}
+ARMS: dict[str, tuple[str, ...]] = {
+    "11_evaluation_protocol": (
+        "protocol", "arms/zero_on", "arms/whole_judge", "arms/ppo_*", "arms/clip_*", "models/zero_on*",
+        "models/*_shots_*", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
+    ),
+}  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""
 

@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from r1repro import paper
 from r1repro.algo import preference
-from r1repro.engine import vocabulary
+from r1repro.algo.likelihood import precise
+from r1repro.engine import policy, vocabulary
 from r1repro.records import Question, Refusal, Score
 from r1repro.run import read_json
 from r1repro.tinyworld import base, general
@@ -49,10 +50,11 @@ def load(folder: Path | str, seed: int | None = None) -> PreTrainedModel:
 def reads(kind: str, question: Question, text: str) -> str:
     """What a reward model of a kind reads of an output.
 
-    ``helpful``: question and summary, never the thinking; ``safety``: the whole output; ``judge``: question, reference
-    and answer (sections 2.3.3 and 2.3.4).  An output that opens its thinking and never closes it has no summary.
+    ``helpful``: question and summary, never the thinking; ``safety`` and ``whole``: the whole output; ``judge``:
+    question, reference and answer (sections 2.3.3 and 2.3.4).  An output that opens its thinking and never closes it
+    has no summary.
     """
-    if kind == "safety":
+    if kind in ("safety", "whole"):
         return f"{paper.template(question.text)} {text.strip()}"
     if kind == "helpful":
         _, closed, after = text.rpartition("</think>")
@@ -73,6 +75,25 @@ def forward(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
     ids_NT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids])
     mask_NT = torch.arange(width)[None] < torch.tensor([len(row) for row in ids])[:, None]
     return model(input_ids=ids_NT, attention_mask=mask_NT.long(), use_cache=False).logits[:, 0]
+
+
+def load_value(folder: Path | str) -> PreTrainedModel:
+    """A value model (v2 A.3): a policy's weights, and a head that expects nothing of any token yet."""
+    model = load(folder, seed=0)
+    torch.nn.init.zeros_(model.score.weight)
+    return model
+
+
+def output_values(
+    model: PreTrainedModel, shared: policy.Prefix, prompts, question_N: Tensor, tokens_NT: Tensor, length_N: Tensor, *_
+) -> Tensor:
+    """What a model with a scalar head expects before each token of N outputs, (N, T), 0 at padding.
+
+    To be passed as ``read`` to `policy.all_logp` and `policy.backward_`; temperature and logits mean nothing here.
+    """
+    hidden_MD, on_NT = policy.output_hidden(model, shared, prompts, question_N, tokens_NT, length_N)
+    value_M = model.score(hidden_MD)[:, 0].to(precise(hidden_MD.dtype))
+    return value_M.new_zeros(tokens_NT.shape).masked_scatter(on_NT.to(model.device), value_M)
 
 
 @torch.no_grad()
