@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ made = runpy.run_path(str(HERE / "test_models.py"))
 write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
-CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
+CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C20", "C21", "C22")
+CLAIMS += ("C28", "C29", "C31", "C32")
 
 PIPELINE = {
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
@@ -37,16 +39,51 @@ RL = {"num_rollouts": 4, "steps_per_rollout": 4, "learning_rate": 1e-4, "num_che
 CURVES = {"r1_zero": (0.1, 0.2, 0.3, 0.4), "dev2_twin": (0.3, 0.4, 0.5, 0.6)}
 
 
-def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, **options):
+PROTOCOL = {
+    "zero_on": dict(sums=3, others=3, checkpoint=(0, 0, 1, 1), loops=(0, 0, 0, 0)),
+    "zero_on_greedy": dict(sums=3, others=3, checkpoint=(0, 1, 2, 3), loops=(0, 0, 0, 1)),
+    "r1_shots_3": dict(sums=3, others=2),
+    "whole_judge": dict(thinking=(1, 3, 2, 4), judged=(5, 7, 6, 8), helpful_more=(1, 1, 2, 2)),
+    "summary_judge": dict(thinking=(1, 3, 2, 4), judged=(1, 3, 8, 6), helpful_more=(1, 1, 2, 2)),
+    "grpo_short": dict(sums=4, others=2),
+    "ppo_95": dict(sums=3, others=1),
+    "ppo_100": dict(sums=4, others=2),
+    "clip_small": dict(sums=3, others=2),
+    "clip_none": dict(sums=3, others=1),
+}
+"""Models asked otherwise and arms of RL (notebook 11); what an evaluation kept beside the usual of its four outputs."""
+
+PROTOCOL_RUNS = {name: RL | {"gae_lambda": lam} for name, lam in (("ppo_95", 0.95), ("ppo_100", 1.0))}
+PROTOCOL_RUNS |= {name: RL | {"clip_low": clip} for name, clip in (("clip_small", 0.2), ("clip_none", 1e9))}
+MORE = ("checkpoint", "loops", "thinking", "judged", "helpful_more")
+
+
+def write_protocol(seed_dir, name, runs=None, **spec):
+    """An arm of notebook 11, which is asked no open questions."""
+    more = {key.removesuffix("_more"): spec.pop(key) for key in MORE if key in spec}
+    write_model(seed_dir, name, **spec)
+    shutil.rmtree(seed_dir / "models" / name / "open")
+    file = seed_dir / "models" / name / "reasoning" / "samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for k, output in ((k, output) for row in rows for k, output in enumerate(row["outputs"])):
+        output |= {key: values[k] for key, values in more.items()}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if settings := (PROTOCOL_RUNS | (runs or {})).get(name):
+        write_run(seed_dir / "arms" / name, [], config=settings)
+
+
+def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, runs=None, **options):
     """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
-    specs = dict(PIPELINE)
+    specs = dict(PIPELINE) | PROTOCOL
     for name, (sums, others) in STUDENTS.items():
         specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
         specs[f"{name}_short"] = dict(sums=2, others=1)
     for name, spec in (
         specs | {name: spec and {**specs[name], **spec} for name, spec in (changes or {}).items()}
     ).items():
-        if spec is not None:
+        if spec is not None and name in PROTOCOL:
+            write_protocol(seed_dir, name, runs, **options, **spec)
+        elif spec is not None:
             write_model(seed_dir, name, **options, **spec)
     for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin")):
         rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves[name])]
@@ -82,8 +119,13 @@ BY_HAND = {
     "C16": {"dev3_minus_dev2": 0.0},
     "C17": {"win_rate": 1.0, "unsafe_change": -0.5, "reasoning_beside_preference": 0.0},
     "C18": {"refusal_gain": 0.25, "benign_right_change": (2 + 3 - 3 - 4) / 8},
+    "C20": {"length_bias_whole": 1.0, "length_bias_whole_minus_summary": 1.0},  # as much for as against the long ones
     "C21": {"gain_over_base": (2 + 2 - 2) / 8, "gain_over_short": (2 + 2 - 3) / 8},  # qwen-140k gains the least
     "C22": {"step_small": 1 / 8, "step_large": 1 / 8},
+    "C28": {"greedy_repetition_gain": 0.25, "greedy_churn_gain": 1 / 3 - 1 / 4},  # 1, 1, 1, 0 against 1, 1/2
+    "C29": {"few_shot_sums_change": -0.25, "few_shot_others_change": -0.25},
+    "C31": {"grpo_minus_ppo95": 2 / 8, "ppo100_nearer_grpo": 6 / 8 - (6 + 4) / 16},
+    "C32": {"small_clip_cost": 1 / 8, "large_clip_cost": 2 / 8},
 }
 
 
@@ -119,8 +161,13 @@ WORSE = {
     "C16": {"dev3": dict(sums=3, others=3)},
     "C17": {"r1": dict(unsafe=4)},
     "C18": {"r1": dict(refused=0, fact=0, alike=1), "dev3": dict(refused=1)},  # wrong answers and no refusals
+    "C20": {"whole_judge": dict(judged=(7, 5, 8, 6))},
     "C21": {"llama-220k_short": dict(sums=4, others=3)},
     "C22": {"qwen-580k": dict(sums=2, others=2)},
+    "C28": {"zero_on_greedy": dict(sums=4, others=4)},  # it loops as often, and never changes
+    "C29": {"r1_shots_3": dict(sums=4, others=4)},
+    "C31": {"ppo_100": dict(sums=3, others=1)},
+    "C32": {"clip_small": dict(sums=4, others=3)},
 }
 
 
@@ -269,6 +316,19 @@ def test_a_seed_that_lacks_a_model_makes_a_trend_of_the_others(tmp_path):
 def test_unequal_runs_of_rl_are_not_compared(tmp_path, options, reason):
     found = world(tmp_path / "smoke", **options)
     (row,) = ledger_models.entries(["C12"], found)
+    assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
+
+
+@pytest.mark.parametrize(
+    "claim_id, runs, reason",
+    [
+        ("C31", {"ppo_95": RL | {"gae_lambda": 0.95, "learning_rate": 1.0}}, "differ in learning_rate"),
+        ("C31", {"ppo_100": RL | {"gae_lambda": 1.0, "num_rollouts": 5}}, "differ in num_rollouts"),
+        ("C32", {"clip_none": RL | {"clip_low": 1e9, "steps_per_rollout": 1}}, "differ in steps_per_rollout"),
+    ],
+)
+def test_unequal_arms_of_rl_are_not_compared(tmp_path, claim_id, runs, reason):
+    (row,) = ledger_models.entries([claim_id], world(tmp_path / "smoke", seeds=(0,), runs=runs))
     assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
 
 
