@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from r1repro import config, config_arms, data, measures_arms
+from r1repro import config, config_arms, data, measures_arms, paper
 from r1repro.algo import estimators
 from r1repro.config import Evaluate
 from r1repro.config_arms import CLIPS, LAMBDAS, SHOTS
@@ -191,6 +191,7 @@ def test_the_mean_of_k_samples_moves_less_than_one_of_them():
     many = model_of(draw, [0] * 16 + [1] * 16)
     one = model_of(draw[:, [0, 16]], [0, 1])
     assert measures_arms.churn(many).mean() == pytest.approx(2 * 0.25 / 16, rel=0.1)
+    assert measures_arms.churn_of_one(many).mean() == pytest.approx(2 * 0.25, rel=0.1)
     assert measures_arms.churn(one).mean() == pytest.approx(2 * 0.25, rel=0.1)
 
 
@@ -214,9 +215,7 @@ def judged(thinking, said, helpful):
 def test_the_bias_is_what_length_does_among_equally_good_replies(said, expected):
     draw = np.random.default_rng(0)
     good = draw.integers(0, 3, (30, 8))
-    length = (
-        5.0 * good + draw.integers(0, 20, (30, 8)) + 40 * np.arange(30)[:, None]
-    )  # better and other prompts: longer
+    length = 5.0 * good + draw.integers(0, 20, (30, 8)) + 40 * np.arange(30)[:, None]
     found = judged(length, said(length, good), good)
     assert measures_arms.length_bias(found) == pytest.approx(expected)
 

@@ -42,6 +42,16 @@ def churn(model: Model) -> np.ndarray:
     return (np.diff(by_checkpoint(model), axis=1) ** 2).mean(axis=1)
 
 
+def churn_of_one(model: Model) -> np.ndarray:
+    """What `churn` would be expected to be with a single sample at each checkpoint: the chance that it changes.
+
+    Greedy outputs are single ones too, so this says how much of what greedy changes is owed to there being but one.
+    """
+    score_QC = by_checkpoint(model)
+    before, after = score_QC[:, :-1], score_QC[:, 1:]
+    return (before * (1 - after) + after * (1 - before)).mean(axis=1)
+
+
 def others(model: Model) -> np.ndarray:
     """pass@1 of every reasoning question that is no sum."""
     return model.right_QK[model.family_Q != "chain_sum"].mean(axis=1)
