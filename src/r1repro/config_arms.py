@@ -14,8 +14,8 @@ from r1repro.records import Refusal
 
 TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
-        "protocol.rl": dict(num_rollouts=4, num_checkpoints=1),
-        "protocol.ppo": dict(num_rollouts=4, num_checkpoints=1, value_learning_rate=1e-3),
+        "protocol.rl": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1),
+        "protocol.ppo": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1, value_learning_rate=1e-3),
         "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
     },
     "cpu": {
