@@ -52,7 +52,7 @@ class Values(rl.Critic):
         self.cfg, self.base_dir, self.machine = cfg, Path(base_dir), machine
 
     def load_(self, run: Path, step: int) -> None:
-        self.model = scorer.load_value(self.base_dir)
+        self.model = scorer.load_value(self.base_dir).to(self.machine.device)
         self.optimizer = policy.adamw(self.model, self.cfg.value_learning_rate)
         if step:
             checkpoint.load_(checkpoint.folder_of(run / "value", step), self.model, optimizer=self.optimizer)
@@ -90,8 +90,8 @@ class Values(rl.Critic):
         losses: dict[int, Tensor] = {}
 
         def loss_of(value_NT: Tensor, some: Tensor) -> Tensor:
-            width = value_NT.shape[1]
-            loss = ppo.value_loss(value_NT, return_NT[some, :width], weight_NT[some, :width])
+            came, weight = (x[some, : value_NT.shape[1]].to(value_NT.device) for x in (return_NT, weight_NT))
+            loss = ppo.value_loss(value_NT, came, weight)
             losses[int(some[0])] = loss.detach()
             return loss
 
