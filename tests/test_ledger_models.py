@@ -15,8 +15,7 @@ made = runpy.run_path(str(HERE / "test_models.py"))
 write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
-CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C19", "C21", "C22")
-CLAIMS += ("C23", "C24", "C25", "C26", "C27", "C33")
+CLAIMS = tuple(f"C{number}" for number in range(10, 34) if number != 30)
 
 PIPELINE = {
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
@@ -70,18 +69,52 @@ def write_arms(seed_dir, specs, runs, **options):
             write_run(seed_dir / "arms" / place, [], config=config)
 
 
+PROTOCOL = {
+    "zero_on": dict(sums=3, others=3, checkpoint=(0, 0, 1, 1), loops=(0, 0, 0, 0)),
+    "zero_on_greedy": dict(sums=3, others=3, checkpoint=(0, 1, 2, 3), loops=(0, 0, 0, 1)),
+    "r1_shots_3": dict(sums=3, others=2),
+    "whole_judge": dict(thinking=(1, 3, 2, 4), judged=(5, 7, 6, 8), helpful_more=(1, 1, 2, 2)),
+    "summary_judge": dict(thinking=(1, 3, 2, 4), judged=(1, 3, 8, 6), helpful_more=(1, 1, 2, 2)),
+    "grpo_short": dict(sums=4, others=2),
+    "ppo_95": dict(sums=3, others=1),
+    "ppo_100": dict(sums=4, others=2),
+    "clip_small": dict(sums=3, others=2),
+    "clip_none": dict(sums=3, others=1),
+}
+"""Models asked otherwise and arms of RL (notebook 11); what an evaluation kept beside the usual of its four outputs."""
+
+PROTOCOL_RUNS = {name: RL | {"gae_lambda": lam} for name, lam in (("ppo_95", 0.95), ("ppo_100", 1.0))}
+PROTOCOL_RUNS |= {name: RL | {"clip_low": clip} for name, clip in (("clip_small", 0.2), ("clip_none", 1e9))}
+MORE = ("checkpoint", "loops", "thinking", "judged", "helpful_more")
+
+
+def write_protocol(seed_dir, name, runs=None, **spec):
+    """An arm of notebook 11, which is asked no open questions."""
+    more = {key.removesuffix("_more"): spec.pop(key) for key in MORE if key in spec}
+    write_model(seed_dir, name, **spec)
+    shutil.rmtree(seed_dir / "models" / name / "open")
+    file = seed_dir / "models" / name / "reasoning" / "samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for k, output in ((k, output) for row in rows for k, output in enumerate(row["outputs"])):
+        output |= {key: values[k] for key, values in more.items()}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if settings := (PROTOCOL_RUNS | (runs or {})).get(name):
+        write_run(seed_dir / "arms" / name, [], config=settings)
+
+
 def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, runs=None, **options):
     """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
-    specs = PIPELINE | ARMS
+    specs = PIPELINE | ARMS | VERSUS | PROTOCOL
     for name, (sums, others) in STUDENTS.items():
         specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
         specs[f"{name}_short"] = dict(sums=2, others=1)
-    specs |= VERSUS
     specs |= {name: spec and {**specs[name], **spec} for name, spec in (changes or {}).items()}
     specs = {name: spec for name, spec in specs.items() if spec is not None}
     for name in specs.keys() - models.ARMS.keys():
         write_model(seed_dir, name, **options, **specs[name])
-    arms = {name: spec for name, spec in specs.items() if name in models.ARMS}
+    for name in specs.keys() & PROTOCOL.keys():
+        write_protocol(seed_dir, name, runs, **options, **specs[name])
+    arms = {name: spec for name, spec in specs.items() if name in models.ARMS.keys() - PROTOCOL.keys()}
     write_arms(seed_dir, arms, VERSUS_RUNS | (runs or {}), **options)
     for name, place in (("r1_zero", "r1_zero"), ("dev2_twin", "dev2/twin"), ("prm_rl", "arms/prm_rl")):
         rows = [{"step": 1 + 4 * i, "verdict/right": share} for i, share in enumerate(curves.get(name, ()))]
@@ -126,6 +159,11 @@ BY_HAND = {
     "C33": {"grpo_minus_iterated": (4 + 2 - 3 - 1) / 8, "iterated_minus_sft": (3 + 1 - 2 - 1) / 8},
     "C26": {"prm_rerank_gain": 2 / 8, "prm_minus_vote": 1 / 8, "prm_rl_minus_rule_rl": (3 + 2 - 4 - 2) / 8},
     "C27": {"search_gain": 4 / 8, "search_minus_vote": 2 / 8, "second_round_minus_first": 0 - 4 / 8},
+    "C20": {"length_bias_whole": 1.0, "length_bias_whole_minus_summary": 1.0},  # as much for as against the long ones
+    "C28": {"greedy_repetition_gain": 0.25, "greedy_churn_gain": 1 / 3 - 1 / 4},  # 1, 1, 1, 0 against 1, 1/2
+    "C29": {"few_shot_sums_change": -0.25, "few_shot_others_change": -0.25},
+    "C31": {"grpo_minus_ppo95": 2 / 8, "ppo100_nearer_grpo": 6 / 8 - (6 + 4) / 16},
+    "C32": {"small_clip_cost": 1 / 8, "large_clip_cost": 2 / 8},
 }
 
 
@@ -170,6 +208,11 @@ WORSE = {
     "C33": {"sft-once": dict(sums=4, others=2)},
     "C26": {"prm_best": dict(sums=1, others=0)},
     "C27": {"searched_2": dict(sums=4, others=4), "searched_1": dict(sums=2, others=2)},
+    "C20": {"whole_judge": dict(judged=(7, 5, 8, 6))},
+    "C28": {"zero_on_greedy": dict(sums=4, others=4)},  # it loops as often, and never changes
+    "C29": {"r1_shots_3": dict(sums=4, others=4)},
+    "C31": {"ppo_100": dict(sums=3, others=1)},
+    "C32": {"clip_small": dict(sums=4, others=3)},
 }
 
 
@@ -344,6 +387,19 @@ def test_a_run_that_went_on_is_compared_where_the_other_ends(seeds):
     assert row["detail"]["beside"]["repetition_small_minus_large"]["values"] == [0.0, 0.25]
     paths = {run["path"].removeprefix("out/smoke/") for run in row["runs"]}
     assert "seed-0/arms/zero-580k" in paths and "seed-0/models/zero-580k/reasoning" not in paths
+
+
+@pytest.mark.parametrize(
+    "claim_id, runs, reason",
+    [
+        ("C31", {"ppo_95": RL | {"gae_lambda": 0.95, "learning_rate": 1.0}}, "differ in learning_rate"),
+        ("C31", {"ppo_100": RL | {"gae_lambda": 1.0, "num_rollouts": 5}}, "differ in num_rollouts"),
+        ("C32", {"clip_none": RL | {"clip_low": 1e9, "steps_per_rollout": 1}}, "differ in steps_per_rollout"),
+    ],
+)
+def test_unequal_arms_of_rl_are_not_compared(tmp_path, claim_id, runs, reason):
+    (row,) = ledger_models.entries([claim_id], world(tmp_path / "smoke", seeds=(0,), runs=runs))
+    assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
 
 
 # --- what a reader and a report need

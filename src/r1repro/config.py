@@ -374,7 +374,8 @@ class RewardModel:
     """A policy with a scalar head, trained on pairs (Bradley-Terry) or on labelled outputs (point-wise), 2.3.4."""
 
     kind: str = "helpful"
-    """``helpful`` (pairs, the summary alone), ``safety`` or ``judge`` (labels; the whole output)."""
+    """``helpful`` (pairs, the summary alone), ``whole`` (the same pairs, the whole output: a control), ``safety`` or
+    ``judge`` (labels; the whole output)."""
 
     policy: Policy = field(default_factory=Policy)
 
@@ -415,8 +416,8 @@ class RewardModel:
         _positive(self, "num_prompts", "outputs_per_prompt", "judge_calls", "batch_size", "learning_rate", "epochs")
         _positive(self, "max_tokens", "max_output")
         _not_negative(self, "judge_noise", "min_difference", "seed")
-        if self.kind not in ("helpful", "safety", "judge"):
-            raise Refusal(f"rewardmodel.kind is {self.kind!r}: choose helpful, safety or judge")
+        if self.kind not in ("helpful", "whole", "safety", "judge"):
+            raise Refusal(f"rewardmodel.kind is {self.kind!r}: choose helpful, whole, safety or judge")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -449,10 +450,22 @@ class Evaluate:
     max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
     """hyperparameters.csv, evaluation max_generation_tokens."""
 
+    greedy: bool = False
+    """Whether the most probable token is taken each time: one output, whatever temperature and top-p say (section 3
+    avoids it)."""
+
+    shots: int = 0
+    """Worked training questions that stand before each question.  Section 3 asks without any."""
+
+    draw: int = 0
+    """Ours: another number draws other outputs to the same questions."""
+
     def __post_init__(self):
         _known_source(self)
         _positive(self, "num_questions", "k", "temperature", "top_p", "max_tokens")
-        _not_negative(self, "seed")
+        _not_negative(self, "seed", "shots", "draw")
+        if self.greedy and self.k > 1:
+            raise Refusal(f"evaluate.k is {self.k}, but greedy outputs to a question are all the same: set it to 1")
         if self.split not in ("validation", "test"):
             raise Refusal(f"evaluate.split is {self.split!r}: choose validation or test, never what was trained on")
         if self.top_p > 1:
@@ -931,7 +944,7 @@ def table() -> list[dict[str, str]]:
     rows = []
     for part, cls, tiers in (("rl", RL, TIER_RL), ("evaluate", Evaluate, TIER_EVALUATE)):
         for f in dataclasses.fields(cls):
-            if f.type is str or f.name in ("seed", "rewards", "policy"):
+            if f.type in (str, bool) or f.name in ("seed", "rewards", "policy"):
                 continue
             values = {tier: f"{getattr(replace(cls(), **tiers[tier]), f.name):g}" for tier in TIERS}
             if f.name in NOT_REPORTED:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1repro import config
-from r1repro.config import RL, SFT, Collect, Evaluate, Machine, Policy
+from r1repro.config import RL, SFT, Collect, Evaluate, Machine, Policy, RewardModel
 from r1repro.records import Refusal
 
 TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
@@ -18,8 +18,16 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "versus.rl": dict(questions_per_step=4, num_rollouts=2, max_tokens=128, num_checkpoints=1),
         "versus.student_rl": dict(questions_per_step=4, num_rollouts=3, max_tokens=128, num_checkpoints=3),
         "versus.distilled_rl": dict(questions_per_step=4, num_rollouts=1, max_tokens=128),
+        "protocol.rl": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1),
+        "protocol.ppo": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1, value_learning_rate=1e-3),
+        "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
     },
-    "cpu": {"versus.student_rl": dict(num_rollouts=24, num_checkpoints=3)},
+    "cpu": {
+        "versus.student_rl": dict(num_rollouts=24, num_checkpoints=3),
+        "protocol.rl": dict(num_rollouts=8, num_checkpoints=1),
+        "protocol.ppo": dict(num_rollouts=8, num_checkpoints=1, value_learning_rate=1e-3),
+        "protocol.on": dict(num_rollouts=4, num_checkpoints=4),
+    },
 }
 """Tier -> part -> what an arm has of its own there; ``versus`` holds what no part has, ``versus.rl`` a part's."""
 
@@ -290,3 +298,103 @@ def attempts(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
     own = _own(tier, "attempts")
     parts = {part: ATTEMPTS.get(part, {}) | own.get(part, {}) for part in (*ATTEMPTS, *own)}
     return config._settings(Attempts, tier, seed, parts, overrides)
+
+
+# Notebook 11: the evaluation protocol, and PPO beside GRPO
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PPO(RL):
+    """PPO as a baseline (v2 A.3): a value model and generalised advantages in the place of groups."""
+
+    kl_coefficient: float = 0.0
+    """Of the loss: PPO has its KL term in the reward (v2 A.3)."""
+
+    kl_in_reward: float = config._paper("r1_zero_rl", "kl_coefficient_beta")
+    """Ours: beta of GRPO's KL term (hyperparameters.csv, r1_zero_rl kl_coefficient_beta); PPO's is not reported."""
+
+    gae_lambda: float = 1.0
+    """0.95 and 1.0 in the appendix (v2 A.3)."""
+
+    value_learning_rate: float = 3e-5
+    """Ours: of the value model, whose head is new: ten times the policy's."""
+
+    def __post_init__(self):
+        RL.__post_init__(self)
+        config._positive(self, "value_learning_rate")
+        config._not_negative(self, "kl_in_reward", "gae_lambda")
+        if self.gae_lambda > 1:
+            raise Refusal(f"ppo.gae_lambda is {self.gae_lambda}, but it is a rate of decay: use a number from 0 to 1")
+        if self.kl_coefficient:
+            raise Refusal("ppo.kl_coefficient is not 0, but PPO has its KL term in the reward: set ppo.kl_in_reward")
+
+
+LAMBDAS = {"ppo_95": 0.95, "ppo_100": 1.0}
+"""Arm -> its lambda (v2 A.3)."""
+
+CLIPS = {"clip_small": 0.2, "clip_none": 1e9}
+"""Arm -> its epsilon, on both sides.  0.2 is the value in common use; the other never cuts anything.  The paper's is
+10, and it reports no other (v2 3.2.1)."""
+
+SHOTS = (1, 3)
+"""Worked examples before a question.  Ours: the paper gives no number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """Notebook 11: models of the main line asked otherwise, and GRPO's choices beside others (v2 A.3, v2 3.2.1)."""
+
+    tier: str
+    seed: int
+    """Ours: draws everything that the arms draw."""
+
+    base: str = "tiny-1m"
+    """What R1-Zero and the arms of RL start from."""
+
+    rl: RL = field(default_factory=RL)
+    """R1-Zero's, for fewer rollouts: the arms of the clip range; R1-Zero's own checkpoint after as many is the paper's
+    range."""
+
+    ppo: PPO = field(default_factory=PPO)
+    """The same for PPO; `LAMBDAS` are its arms."""
+
+    on: RL = field(default_factory=RL)
+    """R1-Zero trained on after its end, with a checkpoint after each rollout: neighbours, for the spread of scores."""
+
+    whole: RewardModel = field(default_factory=RewardModel)
+    """The helpfulness model of notebook 07, which reads the whole output."""
+
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    """That of the main line's models."""
+
+    policy: Policy = field(default_factory=Policy)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self):
+        zero = config.r1_zero(self.tier, self.seed).rl
+        marks = [zero.num_rollouts * i / zero.num_checkpoints for i in range(1, zero.num_checkpoints + 1)]
+        for name, part in (("rl", self.rl), ("ppo", self.ppo)):
+            if part.num_rollouts not in marks:
+                raise Refusal(
+                    f"{name}.num_rollouts is {part.num_rollouts}, where R1-Zero keeps no checkpoint to compare with: "
+                    f"choose one of {', '.join(f'{mark:g}' for mark in marks)}"
+                )
+
+
+def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Settings of notebook 11 at a tier; see `config.r1_zero`.
+
+    >>> protocol("cpu").rl.learning_rate == protocol("cpu").ppo.learning_rate == config.r1_zero("cpu").rl.learning_rate
+    True
+    """
+    zero, main = config.TIER_RL.get(tier, {}), config.TIER_R1.get(tier, {})
+    parts = {
+        "rl": zero,
+        "ppo": zero,
+        "on": zero | {"warmup_steps": 0},
+        "whole": config.PIPELINE["helpful"] | main.get("helpful", {}) | {"kind": "whole"},
+        "evaluate": config.PIPELINE["evaluate"] | main.get("evaluate", {}),
+    }
+    own = _own(tier, "protocol")
+    parts = {part: values | own.get(part, {}) for part, values in parts.items()}
+    return config._settings(Protocol, tier, seed, parts, overrides)

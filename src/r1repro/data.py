@@ -6,7 +6,9 @@ the path of a file.  Which split a question belongs to is a function of the ques
 
 import functools
 import hashlib
+import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count as count_from
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from r1repro.config import GYM, SOURCES, known_source, sources
 from r1repro.records import Question, Refusal
 from r1repro.rewards import gym
 from r1repro.run import sha256_file
-from r1repro.tinyworld import families
+from r1repro.tinyworld import arithmetic, corpus, families
 from r1repro.tinyworld.splits import SPLITS, canonical_id, split_of
 
 LANGUAGES = ("en", "zh")
@@ -65,6 +67,46 @@ def split_questions(source: str, split: str, seed: int, count: int) -> list[Ques
     if split not in SPLITS:
         raise Refusal(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
     return _drawn(source, split, (split, seed), count)
+
+
+WORKED = 2
+"""The depth at which examples are worked: every family's whole working, without a check."""
+
+
+def with_examples(questions: Iterable[Question], shots: int, seed: int) -> list[Question]:
+    """The questions as few-shot prompts: ``shots`` worked training questions before each, then the question itself.
+
+    Examples are of the question's own family, level and language, right, and in the form that outputs have.  Ids stay:
+    it is the same question, asked otherwise.
+
+    Where the paper is silent:
+        How its few-shot prompts look.  Here nothing but the examples themselves stands before the question.
+
+    Raises:
+        Refusal: a question of a family that the tiny world cannot work.
+
+    >>> asked = split_questions("chain_sum", "test", 0, 1)
+    >>> with_examples(asked, 0, seed=0) == asked, with_examples(asked, 2, seed=0)[0].text.count("<answer>")
+    (True, 2)
+    """
+    return [replace(q, text="\n".join([*_examples(q, shots, seed), q.text])) for q in questions]
+
+
+def _examples(question: Question, shots: int, seed: int) -> list[str]:
+    if shots and question.family not in families.REASONING:
+        raise Refusal(f"no worked examples of {question.family!r}: set shots=0, or ask questions of the tiny world")
+    found: list[str] = []
+    for attempt in count_from():
+        if len(found) == shots:
+            return found
+        key = ("shots", seed, question.id, attempt)
+        example = families.draw(question.family, "train", question.level, question.language, *key)
+        rng = random.Random("/".join(map(str, key)))
+        worked, answer = families.solve(example, WORKED, lambda: question.language, lambda _: 0.0, rng)
+        text = f"{example.text} {corpus.output(worked, answer)}"
+        if text not in found and not arithmetic.holds_held_out(text):
+            found.append(text)
+    raise AssertionError("attempts do not end")
 
 
 def fingerprint(source: str) -> dict[str, str]:

@@ -39,6 +39,12 @@ ARMS: dict[str, str] = {
     "tree_vote": "base, vote for as many tokens", "tree_weighted": "base, vote by value for as many tokens",
     "searched_1": "trained on search", "searched_2": "trained on search, again", "dev3_replies": "Dev3's replies",
     "hacked": "Dev3 after long RL by a proxy", "hacked_replies": "replies after long RL by a proxy",
+    "zero_on": "R1-Zero and its next checkpoints", "zero_on_greedy": "the same, greedy",
+    "r1_shots_1": "R1, one example", "r1_shots_3": "R1, three examples",
+    "r1_zero_shots_1": "R1-Zero, one example", "r1_zero_shots_3": "R1-Zero, three examples",
+    "whole_judge": "Dev3's replies, judged whole", "summary_judge": "Dev3's replies, judged by their summaries",
+    "grpo_short": "GRPO, as many rollouts", "ppo_95": "PPO, lambda 0.95", "ppo_100": "PPO, lambda 1",
+    "clip_small": "GRPO, clip 0.2", "clip_none": "GRPO, no clip",
 }  # fmt: skip
 """The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
 

@@ -34,6 +34,10 @@ ARMS: dict[str, tuple[str, ...]] = {
         "models/base_pool", "models/prm_*", "models/pool_vote", "models/tree*", "models/searched_*",
         "models/dev3_replies", "models/hacked*",
     ),
+    "11_evaluation_protocol": (
+        "protocol", "arms/zero_on", "arms/whole_judge", "arms/ppo_*", "arms/clip_*", "models/zero_on*",
+        "models/*_shots_*", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
+    ),
 }  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""

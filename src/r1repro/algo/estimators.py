@@ -96,6 +96,22 @@ def cons_at_k(answers_QK: Sequence[Sequence[Hashable | None]], right_QK) -> floa
     return float(vote_right(answers_QK, right_QK).mean())
 
 
+def cons_at_n(answers_QK: Sequence[Sequence[Hashable | None]], right_QK, n: int) -> float:
+    """What a majority vote of n samples gets right, from K of them: the mean over as many votes of n as K samples make.
+
+    Samples are exchangeable, so any n are a vote; those here share none.  cons@1 is pass@1, cons@K `cons_at_k`.
+
+    >>> cons_at_n([["7", "8", "8", "7"]], [[0, 1, 1, 0]], 2)
+    0.5
+    """
+    num_samples = len(answers_QK[0])
+    if not 1 <= n <= num_samples:
+        raise ValueError(f"n is {n}, but there are {num_samples} samples a question: n goes from 1 to {num_samples}")
+    parts = [slice(first, first + n) for first in range(0, num_samples - n + 1, n)]
+    votes = [vote_right([row[part] for row in answers_QK], [row[part] for row in right_QK]) for part in parts]
+    return float(np.mean(votes))
+
+
 def slope(x_M, y) -> np.ndarray:
     """Least-squares slope of y over x, along the last axis of y.
 

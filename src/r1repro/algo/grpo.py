@@ -90,19 +90,32 @@ def loss(
     whole step, by ``per_output_mean``, ``token_mean`` or ``constant_divisor``, and then cut along with the batch: so
     micro-batches and ranks of any size simply add up to the same gradient.
 
+    Args:
+        advantage_N: one an output, or (N, T), one a token: see `of_tokens`.
+
     Where the paper is silent:
         Eq. 1 writes the ratio for a whole output; we take it per token, as DeepSeekMath Eq. 3 does.  The letter of
         Eq. 1 is ``ratio=output_ratio``.
     """
     mask_NT = weight_NT > 0
     ratio_NT = ratio(logp_NT, old_logp_NT, mask_NT)
-    advantage_N1 = advantage_N.unsqueeze(1)
+    advantage_N1 = of_tokens(advantage_N)
     surrogate_NT = torch.minimum(
         ratio_NT * advantage_N1,
         ratio_NT.clamp(1 - clip_low, 1 + clip_high) * advantage_N1,
     )
     kl_NT = kl_to_reference(torch.where(mask_NT, logp_NT, ref_logp_NT), ref_logp_NT)
     return -((surrogate_NT - beta * kl_NT) * weight_NT).sum()
+
+
+def of_tokens(advantage: Tensor) -> Tensor:
+    """The advantage of each token: (N, 1), the same for all tokens of an output; or (N, T) as it is, where each token
+    has its own (PPO).
+
+    >>> of_tokens(torch.zeros(3)).shape, of_tokens(torch.zeros(3, 5)).shape
+    (torch.Size([3, 1]), torch.Size([3, 5]))
+    """
+    return advantage.unsqueeze(1) if advantage.ndim == 1 else advantage
 
 
 def importance(policy_logp_NT: Tensor, sampler_logp_NT: Tensor, cap: float) -> Tensor:
@@ -123,7 +136,7 @@ def importance(policy_logp_NT: Tensor, sampler_logp_NT: Tensor, cap: float) -> T
 def clipped(logp_NT: Tensor, old_logp_NT: Tensor, advantage_N: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
     """True where the clip cuts a token's gradient: the ratio has left the range in the direction of its advantage."""
     ratio_NT = (logp_NT - old_logp_NT).exp()
-    advantage_N1 = advantage_N.unsqueeze(1)
+    advantage_N1 = of_tokens(advantage_N)
     return ((ratio_NT > 1 + clip_high) & (advantage_N1 > 0)) | ((ratio_NT < 1 - clip_low) & (advantage_N1 < 0))
 
 

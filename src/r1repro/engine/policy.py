@@ -218,14 +218,11 @@ def output_logp(
 ) -> Tensor:
     """Log-probability in nats of each token of N outputs, (N, T), 0 at padding; in the order of their questions.
 
-    The outputs go through the model end to end, without padding; only attention knows where one begins.
-
     Args:
         prompts: ``shared.end_to_end()``.
         logits_at_once: how many logits are held in memory, those of one token at least; changes no number.
     """
-    on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
-    hidden_MD = output_hidden(model, shared, prompts, question_N, tokens_NT, length_N)
+    hidden_MD, on_NT = output_hidden(model, shared, prompts, question_N, tokens_NT, length_N)
     logp_M = likelihood.head_logp(
         hidden_MD, model.get_output_embeddings(), tokens_NT[on_NT].to(model.device), temperature, logits_at_once
     )
@@ -233,17 +230,28 @@ def output_logp(
 
 
 def output_hidden(
-    model: PreTrainedModel, shared: Prefix, prompts: Sequence[Tensor], question_N: Tensor, tokens_NT: Tensor,
+    model: PreTrainedModel,
+    shared: Prefix,
+    prompts: Sequence[Tensor],
+    question_N: Tensor,
+    tokens_NT: Tensor,
     length_N: Tensor,
-) -> Tensor:  # fmt: skip
-    """What a head is given before each token of N outputs, end to end: (M, width); see `output_logp`."""
+) -> tuple[Tensor, Tensor]:
+    """What a head is given before each token of N outputs: (M, width); and which of (N, T) are those M tokens.
+
+    The outputs go through the model end to end, without padding; only attention knows where one begins.
+    """
     half = len(prompts) // 2
     on_NT = torch.arange(tokens_NT.shape[1]) < length_N[:, None]
     inputs_NT = torch.cat([shared.last_Q[question_N][:, None], tokens_NT[:, :-1]], 1)
     position_NT = shared.length_Q[question_N][:, None] + torch.arange(tokens_NT.shape[1])
     layout = attention.Layout.of(question_N, length_N, shared.length_Q)
     cache = attention.PackedCache(prompts[:half], prompts[half:], layout)
-    return _hidden(model, inputs_NT[on_NT], position_NT[on_NT], cache)
+    return _hidden(model, inputs_NT[on_NT], position_NT[on_NT], cache), on_NT
+
+
+Read = Callable[..., Tensor]
+"""`output_logp`, or what takes the same arguments and gives another number of each token."""
 
 
 def recompute_layers_(model: PreTrainedModel) -> None:
@@ -320,14 +328,19 @@ def all_logp(
     temperature: float,
     max_tokens: int,
     logits_at_once: int = likelihood.LOGITS_AT_ONCE,
+    read: Read = output_logp,
 ) -> Tensor:
-    """Log-probabilities of all outputs under a model, without gradients: (N, T), 0 at padding."""
+    """Log-probabilities of all outputs under a model, without gradients: (N, T), 0 at padding.
+
+    Args:
+        read: what is computed of each token in their place.
+    """
     shared = prefix(model, prompts)
     keys_values = shared.end_to_end()
     logp_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
     for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
-        logp_NT[rows, :width] = output_logp(
+        logp_NT[rows, :width] = read(
             model, shared, keys_values, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
             logits_at_once,
         ).cpu()  # fmt: skip
@@ -345,6 +358,7 @@ def backward_(
     temperature: float,
     max_tokens: int,
     logits_at_once: int = likelihood.LOGITS_AT_ONCE,
+    read: Read = output_logp,
 ) -> Tensor:
     """Add the gradient of a loss over N outputs to the model's; returns the log-probabilities it was taken at: (N, T).
 
@@ -354,9 +368,10 @@ def backward_(
     Args:
         loss_of: (log-probabilities of some rows (n, t) on the model's device, their row numbers (n,) on the CPU) -> a
             scalar that is a plain sum over tokens, so that the parts add up to the whole whatever the cut.
+        read: what is computed of each token in the place of its log-probability.
     """
     asked = (model, prompts, question_N, tokens_NT, length_N)
-    how = dict(temperature=temperature, max_tokens=max_tokens, logits_at_once=logits_at_once)
+    how = dict(temperature=temperature, max_tokens=max_tokens, logits_at_once=logits_at_once, read=read)
     return scaled_(model, lambda scale: _backward_(*asked, lambda *some: scale * loss_of(*some), **how))
 
 
@@ -386,7 +401,7 @@ SCALES = (2.0**14, 2.0**10, 2.0**6, 4.0, 2.0**-2, 2.0**-6)
 
 
 def _backward_(
-    model, prompts, question_N, tokens_NT, length_N, loss_of, *, temperature, max_tokens, logits_at_once
+    model, prompts, question_N, tokens_NT, length_N, loss_of, *, temperature, max_tokens, logits_at_once, read
 ) -> Tensor:
     shared = prefix(model, prompts)
     keys_values = shared.end_to_end()
@@ -394,7 +409,7 @@ def _backward_(
     out_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
     for rows in micro_batches(question_N, length_N, max_tokens):
         width = int(length_N[rows].max())
-        logp_NT = output_logp(
+        logp_NT = read(
             model, shared, leaves, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
             logits_at_once,
         )  # fmt: skip

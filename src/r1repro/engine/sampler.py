@@ -64,6 +64,7 @@ def sample(
     Args:
         key: what makes this sampling another one than the next: (seed, rollout).
         question_keys: an integer a question, which with ``key`` makes its noise.
+        temperature: 0 takes the most probable token each time.
         ends: the tokens that end an output; the one that did is its last.
         top_p: 1.0 in rollouts, always: a cut distribution is not the policy (rollouts with 0.95 bias the ratio).
         max_rows: rows sampled side by side (those of one question at least); changes no token.
@@ -175,9 +176,16 @@ def choose(logits_NV: Tensor, uniform_N: Tensor, temperature: float, top_p: floa
     """Token of each row, and its log-probability in nats under what was sampled from (temperature and top-p applied).
 
     The token is the first whose cumulative probability passes the row's number from [0, 1).  With ``top_p`` below 1
-    the most probable tokens are kept until their sum reaches it; the one that crosses it stays.
+    the most probable tokens are kept until their sum reaches it; the one that crosses it stays.  A temperature of 0 is
+    greedy: the most probable token is certain, and the first of equals.
+
+    >>> choose(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([0.99]), 0.0, 1.0)
+    (tensor([1]), tensor([0.]))
     """
     logits_NV, uniform_N = logits_NV.to(precise(logits_NV.dtype)), uniform_N.to(logits_NV.device)
+    if temperature == 0:
+        best_N, token_N = logits_NV.max(-1)
+        return token_N, best_N - best_N  # log 1; no number where the logits are none
     p_NV = torch.softmax(logits_NV if temperature == 1.0 else logits_NV / temperature, -1)
     index_NV = None
     if top_p < 1.0:

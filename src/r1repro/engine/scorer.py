@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from r1repro import paper
 from r1repro.algo import preference, search
+from r1repro.algo.likelihood import precise
 from r1repro.config import Machine, Policy
 from r1repro.engine import adapters, checkpoint, policy, vocabulary
 from r1repro.records import Question, Refusal, Score
@@ -125,10 +126,11 @@ def _recompute_layers_(model: PreTrainedModel) -> None:
 def reads(kind: str, question: Question, text: str) -> str:
     """What a reward model of a kind reads of an output.
 
-    ``helpful``: question and summary, never the thinking; ``safety``: the whole output; ``judge``: question, reference
-    and answer (sections 2.3.3 and 2.3.4).  An output that opens its thinking and never closes it has no summary.
+    ``helpful``: question and summary, never the thinking; ``safety`` and ``whole``: the whole output; ``judge``:
+    question, reference and answer (sections 2.3.3 and 2.3.4).  An output that opens its thinking and never closes it
+    has no summary.
     """
-    if kind == "safety":
+    if kind in ("safety", "whole"):
         return f"{paper.template(question.text)} {text.strip()}"
     if kind == "helpful":
         _, closed, after = text.rpartition("</think>")
@@ -164,6 +166,25 @@ def parts(model: PreTrainedModel, tokens: Sequence[int], most: int) -> Iterator[
             some = []
         some.append(i)
     yield some
+
+
+def load_value(folder: Path | str) -> PreTrainedModel:
+    """A value model (v2 A.3): a policy's weights, and a head that expects nothing of any token yet."""
+    model = load(folder, seed=0)
+    torch.nn.init.zeros_(model.score.weight)
+    return model
+
+
+def output_values(
+    model: PreTrainedModel, shared: policy.Prefix, prompts, question_N: Tensor, tokens_NT: Tensor, length_N: Tensor, *_
+) -> Tensor:
+    """What a model with a scalar head expects before each token of N outputs, (N, T), 0 at padding.
+
+    To be passed as ``read`` to `policy.all_logp` and `policy.backward_`; temperature and logits mean nothing here.
+    """
+    hidden_MD, on_NT = policy.output_hidden(model, shared, prompts, question_N, tokens_NT, length_N)
+    value_M = model.score(hidden_MD)[:, 0].to(precise(hidden_MD.dtype))
+    return value_M.new_zeros(tokens_NT.shape).masked_scatter(on_NT.to(model.device), value_M)
 
 
 @torch.no_grad()
@@ -211,7 +232,7 @@ def step_scores(model: PreTrainedModel, prompts: Sequence[Sequence[int]], output
     tokens_NT = torch.zeros(len(outputs), int(length_N.max()), dtype=torch.long)
     for row, output in enumerate(outputs):
         tokens_NT[row, : len(output.output)] = torch.tensor(output.output)
-    hidden_MD = policy.output_hidden(model, shared, shared.end_to_end(), question_N, tokens_NT, length_N)
+    hidden_MD, _ = policy.output_hidden(model, shared, shared.end_to_end(), question_N, tokens_NT, length_N)
     start_N = (length_N.cumsum(0) - length_N).tolist()
     places = [start + place + 1 for start, output in zip(start_N, outputs, strict=True) for place in output.places]
     return model.score(hidden_MD[places])[:, 0]

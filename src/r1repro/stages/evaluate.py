@@ -36,6 +36,7 @@ def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Mach
     if folder.complete:
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
+    questions = data.with_examples(questions, cfg.shots, cfg.seed)
     actor = actors.load(model_dir, cfg.policy, machine)
     per_chunk = max(1, CHUNK * machine.max_rows // cfg.k)
     done = len(folder.samples()) // per_chunk * per_chunk
@@ -81,8 +82,8 @@ def _answered(
             bar.update()
 
         actor.sample(
-            questions, cfg.k, key=(cfg.seed, 2**31), max_tokens=cfg.max_tokens, temperature=cfg.temperature,
-            top_p=cfg.top_p, when_done=grade,
+            questions, cfg.k, key=(cfg.seed, 2**31 + cfg.draw), max_tokens=cfg.max_tokens,
+            temperature=0.0 if cfg.greedy else cfg.temperature, top_p=cfg.top_p, when_done=grade,
         )  # fmt: skip
         return [
             {"step": first + i + 1, **_without_text(q), "outputs": found[i].result()} for i, q in enumerate(questions)

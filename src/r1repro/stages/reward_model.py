@@ -26,6 +26,9 @@ from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
 from r1repro.tinyworld import base, corpus, general, gold, safety
 
+PAIRED = ("helpful", "whole")
+"""Kinds that learn from pairs; the others from labels."""
+
 HELD_OUT = 0.1
 """Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
 
@@ -149,7 +152,7 @@ def _backward_(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[float, fl
 
 def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, float]:
     """Loss of a batch, and the share of it that the model already judges as its label says."""
-    if cfg.kind == "helpful":
+    if cfg.kind in PAIRED:
         texts = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
         score_N = scorer.forward(model, scorer.encoded(model, texts, cfg.max_tokens))
         chosen_N, rejected_N = score_N.chunk(2)
@@ -162,7 +165,7 @@ def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, 
 
 def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]:
     """How a reward model agrees with the hidden rule, on rows that it was not trained on."""
-    if cfg.kind == "helpful":
+    if cfg.kind in PAIRED:
         said_N = scorer.scores(model, [row["chosen"] for row in rows] + [row["rejected"] for row in rows])
         gold_N = torch.tensor([row["gold"][0] - row["gold"][1] for row in rows])
         differs_N = gold_N != 0
@@ -182,19 +185,21 @@ def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]
 def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[dict]:
     """Pairs (``chosen``, ``rejected``: what the model reads of each) or labelled outputs (``text``, ``label``).
 
-    The judge also learns from each reference itself, once a prompt that is not held out.
+    The judge also learns from each reference itself, once a prompt that is not held out.  ``whole`` has the pairs of
+    ``helpful``, chosen and balanced by what that one reads.
     """
-    source = {"helpful": "general", "safety": "open", "judge": "with_reference"}[cfg.kind]
+    source = {"safety": "open", "judge": "with_reference"}.get(cfg.kind, "general")
+    drawn = "helpful" if cfg.kind == "whole" else cfg.kind
     questions: list[Question] = []
     while len(questions) < cfg.num_prompts:
         count = min(ROUND, cfg.num_prompts - len(questions))
-        questions += data.training_questions(source, f"{cfg.kind}/{len(questions)}", cfg.seed, count)
+        questions += data.training_questions(source, f"{drawn}/{len(questions)}", cfg.seed, count)
     outputs = _outputs(cfg, questions, model_dir, machine)
-    rng = random.Random(f"{cfg.kind}/{cfg.seed}")
+    rng = random.Random(f"{drawn}/{cfg.seed}")
     held = {q.id for q in questions if random.Random(f"held/{q.id}").random() < HELD_OUT}
-    if cfg.kind == "helpful":
+    if cfg.kind in PAIRED:
         rows = [row for q, texts in zip(questions, outputs, strict=True) for row in _pairs(cfg, q, texts, rng)]
-        rows = balanced(rows)
+        rows = [row | row.pop("whole", {}) for row in balanced(rows)]
     else:
         rows = [
             {"id": q.id, "text": scorer.reads(cfg.kind, q, text), "label": _label(cfg.kind, q, text)}
@@ -242,10 +247,10 @@ def _pairs(cfg: RewardModel, question: Question, texts: Sequence[str], rng: rand
     for a, b in zip(range(0, len(texts), 2), range(1, len(texts), 2), strict=False):
         first, second = (a, b) if judged_G[a] >= judged_G[b] else (b, a)
         if judged_G[first] - judged_G[second] > cfg.min_difference:
-            rows.append(
-                {"id": question.id, "chosen": scorer.reads("helpful", question, texts[first]),
-                 "rejected": scorer.reads("helpful", question, texts[second]), "gold": [gold_G[first], gold_G[second]]}
-            )  # fmt: skip
+            pair = {"chosen": texts[first], "rejected": texts[second]}
+            read = {kind: {k: scorer.reads(kind, question, t) for k, t in pair.items()} for kind in PAIRED}
+            row = {"id": question.id, **read["helpful"], "gold": [gold_G[first], gold_G[second]]}
+            rows.append(row | ({"whole": read["whole"]} if cfg.kind == "whole" else {}))
     return rows
 
 

@@ -39,6 +39,8 @@ class Rollout:
 
     ref_logp_NT: Tensor
     advantage_N: Tensor
+    """One an output, or (N, T), one a token, where a critic judges."""
+
     question_N: Tensor
     """Row of ``prompts`` that each output answers."""
 
@@ -49,12 +51,34 @@ class Rollout:
     """Mean k3 between that engine and the policy, nats a token."""
 
 
+class Critic:
+    """What judges the tokens of a rollout: nobody.  GRPO does without a value model; PPO's is `ppo.Values`."""
+
+    def load_(self, run: Path, step: int) -> None:
+        """Become what it was after a step; at step 0 what it was made as."""
+
+    def judged(self, rollout: Rollout, totals: Sequence[float | None]) -> Rollout:
+        """The rollout, with advantages by the rewards of its outputs and by what was expected of them."""
+        return rollout
+
+    def update_(self, rollout: Rollout, rows: Tensor) -> dict[str, float]:
+        """Learn from a mini-batch what came; returns what is logged of it."""
+        return {}
+
+    def save_(self, run: Path, step: int) -> None:
+        """Keep what it is after a step; comes before the policy's checkpoint, which alone says that a step is done."""
+
+
+NO_CRITIC = Critic()
+
+
 def train(
     cfg: RL,
     run_dir: Path | str,
     base_dir: Path | str,
     machine: Machine | None = None,
     preference: scorer.Preference | None = None,
+    critic: Critic = NO_CRITIC,
 ) -> Path:
     """Train by GRPO, or go on from the last checkpoint, or return at once when done; returns the run folder.
 
@@ -63,6 +87,7 @@ def train(
 
     Args:
         preference: the reward models of RL for all scenarios, a further reward beside those of ``cfg``.
+        critic: a value model that gives each token an advantage of its own (`ppo.Values`); GRPO has none.
 
     Raises:
         Refusal: another run lies in ``run_dir``, no model in ``base_dir``, a damaged checkpoint, a full disk, weights
@@ -81,6 +106,7 @@ def train(
     reference = actors.Reference(actor, base_dir, cfg.policy)
     optimizer = new_optimizer(actor.model, cfg)
     first = _resume_(run, actor, reference, optimizer, cfg)
+    critic.load_(run.path, first * cfg.steps_per_rollout)
 
     with closing(actor), Interrupts("this rollout") as interrupts:
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
@@ -95,6 +121,7 @@ def train(
                 asked, texts, totals, parts = grading.end()
             watch.lap("time/reward_s")
             rollout = _compare(actor, actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
+            rollout = critic.judged(rollout, totals)
 
             log = _rollout_log(index, asked, texts, samples, totals, parts, cfg) | watch.laps
             first_step = index * cfg.steps_per_rollout + 1
@@ -104,6 +131,7 @@ def train(
                     log |= update_(actor.model, optimizer, rollout, rows, cfg, machine)
                 except FloatingPointError as error:
                     raise Refusal(_post_mortem(run, step, rollout, rows, error)) from error
+                log |= critic.update_(rollout, rows)
                 if rollout.sampler_nats is not None:
                     log["sampler/divergence_nats"] = rollout.sampler_nats
                 if step > first_step:
@@ -116,6 +144,7 @@ def train(
 
             actor.changed_()
             run.add_samples(_some_samples(step, questions, texts, totals, cfg))
+            critic.save_(run.path, step)
             _save_(run, step, actor, optimizer=optimizer, reference=reference.tensors())
             checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
             run.keep_time()
@@ -196,6 +225,14 @@ def mini_batches(cfg: RL, rollout: int) -> list[Tensor]:
     return list(order.chunk(cfg.steps_per_rollout))
 
 
+def token_weights(rollout: Rollout, rows: Tensor, cfg: RL) -> tuple[Tensor, Tensor]:
+    """1 at each token of some rows and how much it counts in a step on them: both (n, T), 0 at padding."""
+    # The weights are made at the full width, the cap: Dr. GRPO divides by it.
+    mask_NT = _mask(rollout.length_N[rows], cfg.max_tokens).to(rollout.old_logp_NT.dtype)
+    width = rollout.tokens_NT.shape[1]
+    return mask_NT[:, :width], _function(cfg.average)(mask_NT)[:, :width]
+
+
 def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: Machine) -> dict[str, float]:
     """One step: the gradient of Eq. 1 over the mini-batch ``rows``, clipped by its norm, and the optimiser.
 
@@ -203,10 +240,7 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     evaluation mode: dropout would make it another one than the policy that sampled.
     """
     started = time.monotonic()
-    # The weights are made at the full width, the cap: Dr. GRPO divides by it.
-    mask_NT = _mask(rollout.length_N[rows], cfg.max_tokens).to(rollout.old_logp_NT.dtype)
-    width = rollout.tokens_NT.shape[1]
-    mask_NT, weight_NT = mask_NT[:, :width], _function(cfg.average)(mask_NT)[:, :width]
+    mask_NT, weight_NT = token_weights(rollout, rows, cfg)
     mine = dist.share(len(rows))
     rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
     if rollout.importance_NT is not None:
@@ -220,7 +254,7 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         old, ref, advantage, weight = (x[some] for x in on_device)
         width = logp_NT.shape[1]
         loss = grpo.loss(
-            logp_NT, old[:, :width], ref[:, :width], advantage, weight[:, :width],
+            logp_NT, old[:, :width], ref[:, :width], grpo.of_tokens(advantage)[:, :width], weight[:, :width],
             clip_low=cfg.clip_low, clip_high=cfg.clip_high, beta=cfg.kl_coefficient, ratio=_function(cfg.ratio),
         )  # fmt: skip
         losses[int(some[0])] = loss.detach()  # asked again for a smaller scale, it stands once
