@@ -14,9 +14,10 @@ made = runpy.run_path(str(HERE / "test_models.py"))
 write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
-CLAIMS = ("C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
+CLAIMS = ("C05", "C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
 
 PIPELINE = {
+    "base": dict(sums=1, others=1, named=2),
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
     "dev1": dict(sums=3, others=2, own=4, summary=3, write=2, helpful=(1, 1, 2, 2)),
     "dev2": dict(sums=4, others=3, own=4, write=2, fact=1, helpful=(1, 2, 2, 2)),
@@ -24,6 +25,17 @@ PIPELINE = {
     "dev3": dict(sums=4, others=3, write=4, fact=3, translate=2, unsafe=2, alike=4, helpful=(1, 2, 2, 2)),
     "r1": dict(sums=4, others=3, fact=2, unsafe=0, refused=1, alike=3, helpful=(3, 3, 3, 3)),
 }
+ARMS = {
+    "zero_format": dict(named=1),
+    "zero_random": dict(named=2),
+    "zero_divisor": dict(length=15),
+    "flat_base": dict(length=20),
+    "zero_flat": dict(length=8),
+    "cap_kept": dict(sums=2, length=16),
+    "cap_raised": dict(sums=3, length=20),
+}
+"""The base's outputs have 10 tokens, as R1-Zero's where a test does not say otherwise."""
+
 STUDENTS = {
     "qwen-140k": (2, 2),
     "qwen-280k": (3, 2),
@@ -39,7 +51,7 @@ CURVES = {"r1_zero": (0.1, 0.2, 0.3, 0.4), "dev2_twin": (0.3, 0.4, 0.5, 0.6)}
 
 def write_seed(seed_dir, changes=None, curves=CURVES, settings=None, **options):
     """A seed's models: those above, but for what ``changes`` says of one; a name with None is left out."""
-    specs = dict(PIPELINE)
+    specs = PIPELINE | ARMS
     for name, (sums, others) in STUDENTS.items():
         specs |= {name: dict(sums=sums, others=others), f"{name}_base": dict(sums=1, others=1)}
         specs[f"{name}_short"] = dict(sums=2, others=1)
@@ -73,6 +85,7 @@ def verdict(claim_id, seeds):
 
 
 BY_HAND = {
+    "C05": {"cap_raised_accuracy_ratio": 3 / 2, "cap_raised_length_ratio": 20 / 16},
     "C10": {"readable_gain": 0.75, "follows_gain": 0.25},  # R1-Zero writes no summary; one more of four followed
     "C11": {"cold_start_cost": 0.25},
     "C12": {"cold_start_area_gain": 0.2, "cold_start_final_gain": (4 + 3 - 4 - 2) / 8},
@@ -98,7 +111,8 @@ def test_known_effects_come_out(seeds, claim_id):
 def test_these_are_the_claims_and_no_part_is_left_over():
     rules = {claim.id: [name for name, _, _ in ledger.parse_rule(claim.rule)] for claim in paper.claims()}
     assert [id for id, names in rules.items() if set(names) & set(ledger_models.MEASURES)] == list(CLAIMS)
-    assert {name for id in CLAIMS for name in rules[id]} == set(ledger_models.MEASURES)
+    controls = {name for claim in paper.claims() for name, _, _ in ledger.parse_rule(claim.controls)}
+    assert {name for id in CLAIMS for name in rules[id]} | controls == set(ledger_models.MEASURES)
     assert not set(ledger.MEASURES) & set(ledger_models.MEASURES)
     assert {claim.id for claim in paper.claims() if claim.rule} == {
         *CLAIMS,
@@ -110,6 +124,7 @@ def test_these_are_the_claims_and_no_part_is_left_over():
 # --- verdicts, both ways
 
 WORSE = {
+    "C05": {"cap_raised": dict(length=12)},
     "C10": {"dev1": dict(write=0)},
     "C11": {"r1_zero": dict(sums=2)},
     "C12": {"dev2_twin": dict(sums=2, others=1)},
@@ -153,6 +168,65 @@ def test_three_points_may_be_lost_and_no_more(tmp_path, claim_id, expected):
 def test_accuracy_may_cost_five_points_and_no_more(tmp_path, others, expected):
     found = world(tmp_path / "smoke", changes={"dev2": dict(others=others)}, questions=64)
     assert verdict("C13", found) == expected
+
+
+# --- controls
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory):
+    return ledger.read("smoke", write_world(tmp_path_factory.mktemp("zero") / "out", per_level=20))
+
+
+def with_controls(tmp_path, zero, claim_id, **changes):
+    """The line of a claim about R1-Zero, its run that of `test_ledger` and its controls those above."""
+    specs = {name: spec for name, spec in {**PIPELINE, **ARMS}.items() if name in ("base", "r1_zero", *ARMS)}
+    specs |= {name: spec and {**specs[name], **spec} for name, spec in changes.items()}
+    for seed in range(3):
+        for name in [name for name, spec in specs.items() if spec is not None]:
+            write_model(tmp_path / "smoke" / f"seed-{seed}", name, questions=32, prompts=1, **specs[name])
+    found = [models.read(tmp_path / "smoke" / f"seed-{seed}", tmp_path) for seed in range(3)]
+    (row,) = ledger_models.entries([claim_id], found, zero=zero)
+    return row
+
+
+def test_known_controls_come_out(tmp_path, zero):
+    """R1-Zero names all answers and the base half of them; as graded it gains three of four."""
+    row = with_controls(tmp_path, zero, "C01")
+    parts = {name: part["value"] for name, part in row["detail"]["parts"].items() if name != "pass1_gain"}
+    assert parts == pytest.approx({
+        "blind_gain_over_half": 0.5 - 0.5 * 0.75, "gain_over_format_only": 0.75, "gain_over_random": 0.5,
+    })  # fmt: skip
+    assert row["verdict"] == "reproduced" and row["rule"].endswith("; gain_over_random > 0")
+    paths = {run["path"].partition("seed-0/")[2] for run in row["runs"]}
+    assert {"models/zero_random/reasoning", "evaluate/step-000100"} <= paths
+
+
+def test_growth_is_set_against_that_of_the_flat_base(tmp_path, zero):
+    row = with_controls(tmp_path, zero, "C04", r1_zero=dict(length=30))
+    parts = row["detail"]["parts"]
+    assert parts["constant_divisor_length_ratio"]["value"] == pytest.approx(15 / 10)
+    assert parts["flat_base_growth_ratio"]["value"] == pytest.approx((30 / 10) / (8 / 20))
+
+
+@pytest.mark.parametrize(
+    "claim_id, changes",
+    [
+        ("C01", {"zero_format": dict(named=4)}),  # the same for the format alone: nothing gained, and no less
+        ("C01", {"zero_random": dict(named=4)}),
+        ("C01", {"base": dict(named=4)}),  # all of the gain is form
+        ("C04", {"zero_divisor": dict(length=9)}),
+        ("C04", {"zero_flat": dict(length=30)}),  # it grows as much where working pays nothing
+    ],
+)
+def test_a_control_that_does_as_well_takes_the_verdict(tmp_path, zero, claim_id, changes):
+    assert with_controls(tmp_path, zero, claim_id, **changes)["verdict"] not in ("reproduced", "trend")
+
+
+def test_without_its_controls_a_claim_is_a_trend(tmp_path, zero):
+    row = with_controls(tmp_path, zero, "C01", zero_random=None)
+    assert row["verdict"] == "trend" and "CLAIMS=all" in row["detail"]["why"]
+    assert list(row["detail"]["parts"]) == ["pass1_gain"] and row["rule"] == "pass1_gain > 0"
 
 
 # --- questions, seeds and pairs
@@ -313,7 +387,7 @@ def test_one_list_has_the_claims_of_r1_zero_and_of_the_models(tmp_path, seeds):
     assert [row["id"] for row in rows] == every
     alone = [ledger.entry(claim, ledger.measure(claim.id, zero)) for claim in paper.claims()]
     for row, before in zip(rows, alone, strict=True):
-        assert row == before or row["id"] in CLAIMS
+        assert row == before or row["id"] in CLAIMS or paper.claim(row["id"]).controls
     measured = {row["id"] for row in rows if row["verdict"] != "untestable"}
     assert measured == {claim.id for claim in paper.claims() if claim.rule}
 

@@ -16,16 +16,17 @@ FAMILIES = ("chain_sum", "programs", "chain_sum", "logic")
 SORTS = ("write", "fact", "harmful", "write", "fact", "look-alike", "write", "translate", "harmful", "look-alike")
 DEFAULTS = dict(
     sums=2, others=2, own=4, summary=0, tagged=4, truncated=0, length=10, helpful=(1, 1, 1, 1), write=0, fact=0,
-    translate=0, unsafe=4, refused=0, alike=4,
+    translate=0, unsafe=4, refused=0, alike=4, named=4,
 )  # fmt: skip
 """Of four samples to a question: how many are right, think in its language, hold a summary, and so on, and how helpful
-each is.  A function of the question's number where questions differ."""
+each is; ``named`` is how many name the reference answer, whatever their verdict.  A function of the question's number where
+questions differ."""
 
 
-def text_of(language, own, summary, tagged):
+def text_of(language, own, summary, tagged, answer=2):
     thought = {"en": ("we add", "然后"), "zh": ("我们相加", "so then")}[language][0 if own else 1]
     closed = " </think>" if tagged else ""
-    return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> 2 </answer>"
+    return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> {answer} </answer>"
 
 
 def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="c" * 40, dirty=False, **counts):
@@ -37,9 +38,9 @@ def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="
         of = {key: value(index) for key, value in said.items()}
         right = of["sums" if family == "chain_sum" else "others"]
         outputs = [
-            {"text": text_of(language, k < of["own"], k < of["summary"], k < of["tagged"]), "length": of["length"],
-             "verdict": "right" if k < right else "wrong", "score": float(k < right), "truncated": k < of["truncated"],
-             "answer": "2"}
+            {"text": text_of(language, k < of["own"], k < of["summary"], k < of["tagged"], 2 if k < of["named"] else 3),
+             "length": of["length"], "verdict": "right" if k < right else "wrong", "score": float(k < right),
+             "truncated": k < of["truncated"], "answer": "2"}
             for k in range(K)
         ]  # fmt: skip
         rows.append({"id": f"{prefix}{index:04d}", "question": "?", "gold": "2", "language": language, "family": family,
@@ -136,12 +137,30 @@ def test_the_runs_that_made_a_model_stand_behind_its_evaluations(place):
 
 
 def test_the_pipeline_has_these_models_and_they_lie_there(tmp_path):
-    assert list(models.NAMES) == list(r1.MODELS) and models.STUDENTS == base.STUDENTS
-    for name in [*models.MADE_BY, *models.STUDENTS]:
+    assert [name for name in models.NAMES if name not in models.ARMS] == list(r1.MODELS)
+    assert models.STUDENTS == base.STUDENTS
+    for name in [*(name for name in models.MADE_BY if name not in models.ARMS), *models.STUDENTS]:
         with pytest.raises(Refusal) as refusal:
             r1.model_of(None, tmp_path, name)
         trained = models.MADE_BY.get(name, (f"students/{name}",))[-1]
         assert str(refusal.value).startswith(f"{tmp_path / trained} holds no finished model")
+
+
+def test_the_last_number_counts_whatever_the_verdict(place):
+    write_model(place[0], "base", sums=1, named=3)
+    found = read(place)["base"]
+    assert found.blind_QK.tolist() == [[1, 1, 1, 0]] * 8 and found.right_QK[0].tolist() == [1, 0, 0, 0]
+
+
+def test_an_arm_needs_no_open_questions_and_names_its_runs(place):
+    write_model(place[0], "cap_raised")
+    (place[0] / "models/cap_raised/open/manifest.json").unlink()
+    for name in ("cap_start", "cap_raised"):
+        write_run(place[0] / "arms" / name, [], config={"max_tokens": len(name)})
+    found = read(place)["cap_raised"]
+    at = [run.path.removeprefix("out/smoke/seed-3/") for run in found.runs]
+    assert at == ["models/cap_raised/reasoning", "arms/cap_start", "arms/cap_raised"]
+    assert found.settings == {"max_tokens": 10} and found.open_ids == ()
 
 
 def test_a_model_without_both_evaluations_is_not_there(place):

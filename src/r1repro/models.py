@@ -14,6 +14,7 @@ import pandas
 
 from r1repro.ledger import RunRecord, record, seed_of
 from r1repro.records import Refusal
+from r1repro.rewards.controls import blind_right
 from r1repro.rewards.format import format_reward
 from r1repro.rewards.language import language_share
 from r1repro.run import read_json, read_lines, readable
@@ -24,7 +25,11 @@ NAMES = {
 }  # fmt: skip
 """Folder -> what a reader calls the model."""
 
-ARMS: dict[str, str] = {}
+ARMS: dict[str, str] = {
+    "zero_format": "RL on the format alone", "zero_random": "RL on a random reward",
+    "zero_divisor": "RL with a constant divisor", "flat_base": "flat base", "zero_flat": "RL from the flat base",
+    "cap_kept": "cap kept", "cap_raised": "cap raised",
+}  # fmt: skip
 """The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
 
 NAMES |= ARMS
@@ -35,6 +40,7 @@ STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
 MADE_BY = {
     "r1_zero": ("r1_zero",), "dev1": ("dev1/examples", "dev1/sft"), "dev2": ("dev2/rl",), "dev2_twin": ("dev2/twin",),
     "dev3": ("dev3/judge", "dev3/by_rule", "dev3/by_judge", "dev3/sft"), "r1": ("r1/helpful", "r1/safety", "r1/rl"),
+    **{name: ("arms/cap_start", f"arms/{name}") for name in ("cap_kept", "cap_raised")},
 }  # fmt: skip
 """Model -> the runs below a seed's folder that made it of an earlier one; the last is its training."""
 
@@ -52,6 +58,9 @@ class Model:
     level_Q: np.ndarray
     language_Q: np.ndarray
     right_QK: np.ndarray
+    blind_QK: np.ndarray
+    """1 where the last number of an output is the reference answer, whatever its form; for sums alone."""
+
     length_QK: np.ndarray
     truncated_QK: np.ndarray
     consistency_QK: np.ndarray
@@ -112,6 +121,7 @@ def _model(folder: Path, out: Path) -> Model:
             level_Q=np.array([row["level"] for row in rows]),
             language_Q=np.array([row["language"] for row in rows]),
             right_QK=grid(lambda output, _: output["verdict"] == "right"),
+            blind_QK=grid(lambda output, row: blind_right(row["gold"], output["text"])),
             length_QK=grid(lambda output, _: output["length"]),
             truncated_QK=grid(lambda output, _: output["truncated"]),
             consistency_QK=share_QK,
