@@ -1,4 +1,4 @@
-"""Controls of R1-Zero: a reward that knows nothing, a blind reading of answers, a flat corpus, and the arms' settings."""
+"""Controls of R1-Zero: rewards that know nothing, a blind reading of answers, a flat corpus, what each arm changes."""
 
 import pytest
 from hypothesis import given

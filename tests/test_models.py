@@ -19,8 +19,8 @@ DEFAULTS = dict(
     translate=0, unsafe=4, refused=0, alike=4, named=4,
 )  # fmt: skip
 """Of four samples to a question: how many are right, think in its language, hold a summary, and so on, and how helpful
-each is; ``named`` is how many name the reference answer, whatever their verdict.  A function of the question's number where
-questions differ."""
+each is; ``named``: how many name the reference answer, whatever their verdict.  A function of the question's number
+where questions differ."""
 
 
 def text_of(language, own, summary, tagged, answer=2):

@@ -65,7 +65,7 @@ class Controls:
             if not getattr(self, name) > 0:
                 raise Refusal(f"{name} is {getattr(self, name)}, but it must be above 0: leave it out for the tier's")
         if self.cap >= self.rl.max_tokens:
-            raise Refusal(f"cap is {self.cap}, but it is raised to rl.max_tokens, {self.rl.max_tokens}: give a lower one")
+            raise Refusal(f"cap is {self.cap}, and it is raised to rl.max_tokens, {self.rl.max_tokens}: lower it")
 
 
 def controls(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Controls:

@@ -5,6 +5,8 @@
          ---- flat_base ---- zero_flat      R1-Zero's RL from a base in whose corpus working pays nothing
          ---- cap_start ---- cap_kept       R1-Zero's RL under a cap that binds, then forked:
                         ---- cap_raised     the cap kept, and the cap raised to R1-Zero's
+
+Every part resumes, or returns at once when it is done.
 """
 
 from dataclasses import replace
