@@ -98,7 +98,7 @@ def write_pipeline(out, *, tier="smoke", seeds=(0, 1, 2), runs=RUNS, commit="c" 
 class Reader(HTMLParser):
     """What a page says and where: ids, links, tags, the text inside each element that has an id."""
 
-    VOID = ("img", "meta", "br", "link", "mspace", "input")
+    VOID = ("img", "meta", "br", "link", "mspace", "input", "wbr")
 
     def __init__(self, text):
         super().__init__()

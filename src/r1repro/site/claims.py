@@ -108,7 +108,8 @@ def card(entry: dict, content: Material, cells: Cells, page: str = "") -> str:
         f'<section class="claim" id="{say(entry["id"])}" data-verdict="{entry["verdict"]}" '
         f'data-section="{place_of(entry["id"])}"><p class="id">{say(entry["id"])} {badge(entry["verdict"])} '
         f"{claim.tier}, section {say(claim.section)}</p><h3>{say(entry['claim'])}</h3>{body}"
-        f"<p class=small>Notebook: {', '.join(shown) or 'none'}.</p></section>"
+        + (f"<p class=small>Shown in: {', '.join(shown)}.</p>" if shown else "")
+        + "</section>"
     )
 
 
@@ -126,7 +127,7 @@ def _measured(entry: dict, content: Material, page: str) -> str:
 
     controls = {name for name, _, _ in parse_rule(paper.claim(entry["id"]).controls)}
     rows = "".join(
-        f"<tr><th scope=row><code>{say(name)}</code>{' (control)' * (name in controls)}</th>"
+        f"<tr><th scope=row><code>{say(name).replace('_', '_<wbr>')}</code>{' (control)' * (name in controls)}</th>"
         f"<td class=num>{linked(_number(row['value']))}</td>"
         f"<td>{linked(_number(row['low']))} to {linked(_number(row['high']))}</td>"
         f"<td>{', '.join(linked(_number(value)) for value in row['seeds'])}</td></tr>"
