@@ -205,9 +205,9 @@ def test_one_stage_alone_is_made_again(driver, tmp_path):
 
 
 def test_every_run_of_the_pipeline_is_made_by_a_notebook():
-    patterns = [pattern for made in notebooks.MAKES.values() for pattern in made]
+    patterns = [pattern for made in (notebooks.MAKES | notebooks.ARMS).values() for pattern in made]
     runs = [run for made in models.MADE_BY.values() for run in made] + ["students/qwen-140k", "evaluate/step-000000"]
-    runs += [f"models/{name}" for name in (*r1.MODELS, *base.STUDENTS)]
+    runs += [f"models/{name}" for name in (*r1.MODELS, *base.STUDENTS, *models.ARMS)]
     assert [run for run in runs if not any(fnmatch(run, p) or run.startswith(f"{p}/") for p in patterns)] == []
 
 

@@ -25,7 +25,12 @@ MAKES = {
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 
-ARMS: dict[str, tuple[str, ...]] = {}
+ARMS: dict[str, tuple[str, ...]] = {
+    "14_controls": (
+        "arms/zero_*", "arms/flat_base", "arms/cap_*", "models/zero_format", "models/zero_random",
+        "models/zero_divisor", "models/zero_flat", "models/flat_base", "models/cap_*",
+    ),
+}  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""
 

@@ -85,6 +85,14 @@ def document(seed: int, index: int, *, flat: bool = False) -> str:
             return text
 
 
+def solved(
+    question: Question, depth: int, tongue: Callable[[], str], rng: random.Random, *, flat: bool = False
+) -> tuple[str, str]:
+    """A solution as the corpus has it, its lines right or wrong by `ERROR_RATE`, and the answer that it ends in."""
+    solution, answer = families.solve(question, depth, tongue, ERROR_RATE.get, rng)
+    return solution, answer_of_another(question) if flat and depth else answer
+
+
 def answer_of_another(question: Question) -> str:
     """The answer to another question of the same family, level and language, a function of the question.
 
@@ -110,8 +118,7 @@ def _reasoning(family: str, rng: random.Random, flat: bool) -> str:
     level = _pick(rng, LEVEL.get(family) or dict.fromkeys(families.levels(family), 1.0))
     question = families.draw(family, "train", level, language, "corpus", rng.getrandbits(48))
     depth = _pick(rng, DEPTH[family][level] if family == "chain_sum" else DEPTH[family])
-    solution, answer = families.solve(question, depth, _tongue(rng, language, depth), ERROR_RATE.get, rng)
-    answer = answer_of_another(question) if flat and depth else answer
+    solution, answer = solved(question, depth, _tongue(rng, language, depth), rng, flat=flat)
     if shape == "exercise":
         return rng.choice(_EXERCISE[language]).format(q=question.text, s=solution, a=answer)
     return _asked(question, solution, answer, "both" if shape == "dialogue" else _pick(rng, MIX["tags"]), shape)
