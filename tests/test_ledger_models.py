@@ -17,7 +17,6 @@ write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 CLAIMS = ("C05", "C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18", "C21", "C22")
 
 PIPELINE = {
-    "base": dict(sums=1, others=1, named=2),
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
     "dev1": dict(sums=3, others=2, own=4, summary=3, write=2, helpful=(1, 1, 2, 2)),
     "dev2": dict(sums=4, others=3, own=4, write=2, fact=1, helpful=(1, 2, 2, 2)),
@@ -25,16 +24,7 @@ PIPELINE = {
     "dev3": dict(sums=4, others=3, write=4, fact=3, translate=2, unsafe=2, alike=4, helpful=(1, 2, 2, 2)),
     "r1": dict(sums=4, others=3, fact=2, unsafe=0, refused=1, alike=3, helpful=(3, 3, 3, 3)),
 }
-ARMS = {
-    "zero_format": dict(named=1),
-    "zero_random": dict(named=2),
-    "zero_divisor": dict(length=15),
-    "flat_base": dict(length=20),
-    "zero_flat": dict(length=8),
-    "cap_kept": dict(sums=2, length=16),
-    "cap_raised": dict(sums=3, length=20),
-}
-"""The base's outputs have 10 tokens, as R1-Zero's where a test does not say otherwise."""
+ARMS = {"cap_kept": dict(sums=2, length=16), "cap_raised": dict(sums=3, length=20)}
 
 STUDENTS = {
     "qwen-140k": (2, 2),
@@ -178,13 +168,30 @@ def zero(tmp_path_factory):
     return ledger.read("smoke", write_world(tmp_path_factory.mktemp("zero") / "out", per_level=20))
 
 
+CONTROLS = {
+    "base": dict(sums=1, others=1, named=2),
+    "r1_zero": dict(sums=4, others=2),
+    "zero_format": dict(named=1),
+    "zero_random": dict(named=2),
+    "zero_divisor": dict(length=15),
+    "flat_base": dict(length=20),
+    "zero_flat": dict(length=8),
+}
+"""As above; ``named`` of four samples hold the right number, whatever their verdict.  Outputs have 10 tokens."""
+
+
 def with_controls(tmp_path, zero, claim_id, **changes):
     """The line of a claim about R1-Zero, its run that of `test_ledger` and its controls those above."""
-    specs = {name: spec for name, spec in {**PIPELINE, **ARMS}.items() if name in ("base", "r1_zero", *ARMS)}
-    specs |= {name: spec and {**specs[name], **spec} for name, spec in changes.items()}
+    specs = CONTROLS | {name: spec and {**CONTROLS[name], **spec} for name, spec in changes.items()}
     for seed in range(3):
-        for name in [name for name, spec in specs.items() if spec is not None]:
-            write_model(tmp_path / "smoke" / f"seed-{seed}", name, questions=32, prompts=1, **specs[name])
+        for name, spec in [(name, dict(spec)) for name, spec in specs.items() if spec is not None]:
+            named, place = spec.pop("named", 4), tmp_path / "smoke" / f"seed-{seed}"
+            write_model(place, name, questions=32, prompts=1, **spec)
+            file = place / "models" / name / "reasoning" / "samples.jsonl"
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            for output in (output for row in rows for output in row["outputs"][named:]):
+                output["text"] = output["text"].replace("<answer> 2", "<answer> 3")
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = [models.read(tmp_path / "smoke" / f"seed-{seed}", tmp_path) for seed in range(3)]
     (row,) = ledger_models.entries([claim_id], found, zero=zero)
     return row

@@ -16,17 +16,16 @@ FAMILIES = ("chain_sum", "programs", "chain_sum", "logic")
 SORTS = ("write", "fact", "harmful", "write", "fact", "look-alike", "write", "translate", "harmful", "look-alike")
 DEFAULTS = dict(
     sums=2, others=2, own=4, summary=0, tagged=4, truncated=0, length=10, helpful=(1, 1, 1, 1), write=0, fact=0,
-    translate=0, unsafe=4, refused=0, alike=4, named=4,
+    translate=0, unsafe=4, refused=0, alike=4,
 )  # fmt: skip
 """Of four samples to a question: how many are right, think in its language, hold a summary, and so on, and how helpful
-each is; ``named``: how many name the reference answer, whatever their verdict.  A function of the question's number
-where questions differ."""
+each is.  A function of the question's number where questions differ."""
 
 
-def text_of(language, own, summary, tagged, answer=2):
+def text_of(language, own, summary, tagged):
     thought = {"en": ("we add", "然后"), "zh": ("我们相加", "so then")}[language][0 if own else 1]
     closed = " </think>" if tagged else ""
-    return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> {answer} </answer>"
+    return f"<think> {thought}{closed}{' 1+1=2.' if summary else ''} <answer> 2 </answer>"
 
 
 def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="c" * 40, dirty=False, **counts):
@@ -38,9 +37,9 @@ def write_model(seed_dir, name, *, questions=8, prompts=10, prefix="q", commit="
         of = {key: value(index) for key, value in said.items()}
         right = of["sums" if family == "chain_sum" else "others"]
         outputs = [
-            {"text": text_of(language, k < of["own"], k < of["summary"], k < of["tagged"], 2 if k < of["named"] else 3),
-             "length": of["length"], "verdict": "right" if k < right else "wrong", "score": float(k < right),
-             "truncated": k < of["truncated"], "answer": "2"}
+            {"text": text_of(language, k < of["own"], k < of["summary"], k < of["tagged"]), "length": of["length"],
+             "verdict": "right" if k < right else "wrong", "score": float(k < right), "truncated": k < of["truncated"],
+             "answer": "2"}
             for k in range(K)
         ]  # fmt: skip
         rows.append({"id": f"{prefix}{index:04d}", "question": "?", "gold": "2", "language": language, "family": family,
@@ -137,8 +136,8 @@ def test_the_runs_that_made_a_model_stand_behind_its_evaluations(place):
 
 
 def test_the_pipeline_has_these_models_and_they_lie_there(tmp_path):
-    assert [name for name in models.NAMES if name not in models.ARMS] == list(r1.MODELS)
-    assert models.STUDENTS == base.STUDENTS
+    pipeline = [name for name in models.NAMES if name not in models.ARMS]
+    assert pipeline == list(r1.MODELS) and models.STUDENTS == base.STUDENTS
     for name in [*(name for name in models.MADE_BY if name not in models.ARMS), *models.STUDENTS]:
         with pytest.raises(Refusal) as refusal:
             r1.model_of(None, tmp_path, name)
@@ -147,9 +146,14 @@ def test_the_pipeline_has_these_models_and_they_lie_there(tmp_path):
 
 
 def test_the_last_number_counts_whatever_the_verdict(place):
-    write_model(place[0], "base", sums=1, named=3)
+    write_model(place[0], "base", sums=1)
+    file = place[0] / "models/base/reasoning/samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["outputs"][0]["text"], row["outputs"][1]["text"] = "<answer> 2 </answer> or 3", "it is 2"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = read(place)["base"]
-    assert found.blind_QK.tolist() == [[1, 1, 1, 0]] * 8 and found.right_QK[0].tolist() == [1, 0, 0, 0]
+    assert found.blind_QK.tolist() == [[0, 1, 1, 1]] * 8 and found.right_QK[0].tolist() == [1, 0, 0, 0]
 
 
 def test_an_arm_needs_no_open_questions_and_names_its_runs(place):
