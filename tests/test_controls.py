@@ -17,7 +17,7 @@ from r1repro.records import Question, Refusal
 from r1repro.rewards import combine, controls
 from r1repro.stages import arms, pretrain
 from r1repro.stages import controls as stage
-from r1repro.tinyworld import arithmetic, base, corpus, families
+from r1repro.tinyworld import arithmetic, base, corpus, families, tokenizer
 
 
 def asked(id="0" * 16, gold="4"):
@@ -200,6 +200,17 @@ def test_forks_differ_in_their_cap_and_ask_what_was_not_asked():
     assert differing(kept, raised) == {"max_tokens"} and start.max_tokens == kept.max_tokens < raised.max_tokens
     assert raised.max_tokens == settings.rl.max_tokens and kept.seed == raised.seed != start.seed
     assert stage.settings_of(settings, "zero_random").rewards[1].endswith("random_scores_2")
+
+
+@pytest.mark.parametrize("level, fits", [(1, True), (2, True), (3, True), (4, False), (5, False)])
+def test_the_low_cap_lies_between_the_sums_of_levels_3_and_4(level, fits):
+    cap, encode, lengths = config_arms.controls("cpu").cap, tokenizer.load().encode, []
+    for number in range(40):
+        language = ("en", "zh")[number % 2]
+        asked = arithmetic.draw("train", level, language, "length", number)
+        worked, answer = corpus.solved(asked, 2, lambda language=language: language, random.Random(number))
+        lengths.append(len(encode(f" {corpus.output(worked, answer)}")) + 1)
+    assert (sum(lengths) / 40 < cap) == fits and (sum(length > cap for length in lengths) > 20) != fits
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def settings_of(settings: Controls, name: str) -> RL:
 
     >>> from r1repro import config_arms
     >>> settings_of(config_arms.controls("cpu"), "cap_kept").max_tokens
-    112
+    96
     """
     plain = replace(settings.rl, num_checkpoints=1)
     capped = replace(plain, max_tokens=settings.cap, num_rollouts=settings.rollouts_before)
