@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,12 @@ class Tab:
         for count in range(1, times + 1):
             for kind in ("mousePressed", "mouseReleased"):
                 self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=count, **where)
+
+    def press(self, key):
+        """Press a key and let it go."""
+        code = {"ArrowRight": 39}[key]
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def shot(self, name, *, whole=False):
         """Keep a picture of what is seen, or of the whole page down to 16,000 device pixels."""
@@ -425,6 +432,45 @@ def test_a_page_is_whole(tab, page, screen):
     faults = page_faults(tab, page, SCREENS[screen])
     tab.shot("-".join([*page.with_suffix("").parts[-3:], screen]), whole=True)
     assert faults == []
+
+
+SHOWN = """() => [...document.querySelectorAll('.claim')].filter(claim => claim.checkVisibility())
+    .map(claim => [claim.dataset.verdict, claim.dataset.section])"""
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    """A report's page of claims, of runs that are made up."""
+    made = runpy.run_path(str(Path(__file__).with_name("test_site.py")))
+    out = made["write_world"](tmp_path_factory.mktemp("runs") / "out", seeds=(0,), per_level=2)
+    return made["report"].build("smoke", made["write_models"](out, made["PIPELINE"], seeds=(0,), per=2)) / "ledger.html"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_claims_are_filtered_by_verdict_and_section(tab, ledger, screen):
+    assert page_faults(tab, ledger, SCREENS[screen]) == []
+
+    def choose(button):
+        tab.js("button => document.querySelector(button).scrollIntoView({block: 'center'})", button)
+        tab.click(button)
+
+    everything = tab.js(SHOWN)
+    assert len(everything) == 33 and len({verdict for verdict, _ in everything}) > 2
+    choose("#verdict-untestable")
+    untested = tab.js(SHOWN)
+    assert untested == [claim for claim in everything if claim[0] == "untestable"] and 0 < len(untested) < 33
+    (place,) = {place for _, place in untested[:1]}
+    choose(f"#section-{place}")
+    assert tab.js(SHOWN) == [claim for claim in untested if claim[1] == place]
+    tab.shot(f"ledger-filtered-{screen}")
+    choose("#verdict-all")
+    assert tab.js(SHOWN) == [claim for claim in everything if claim[1] == place]
+    choose("#section-all")
+    assert tab.js(SHOWN) == everything
+    tab.js("() => document.getElementById('verdict-all').focus()")
+    tab.press("ArrowRight")
+    first = tab.js("() => document.activeElement.id").removeprefix("verdict-")
+    assert first != "all" and tab.js(SHOWN) == [claim for claim in everything if claim[0] == first]
 
 
 def html(body, head='<meta name="viewport" content="width=device-width">'):

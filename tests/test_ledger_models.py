@@ -15,7 +15,7 @@ made = runpy.run_path(str(HERE / "test_models.py"))
 write_model, write_run, SORTS = made["write_model"], made["write_run"], made["SORTS"]
 write_world = runpy.run_path(str(HERE / "test_ledger.py"))["write_world"]
 
-CLAIMS = tuple(f"C{number}" for number in range(10, 34) if number != 30)
+CLAIMS = ("C05", *(f"C{number}" for number in range(10, 34) if number != 30))
 
 PIPELINE = {
     "r1_zero": dict(sums=4, others=2, own=2, write=1),
@@ -31,6 +31,7 @@ ARMS = {
     "tree_vote": dict(sums=2, others=2), "searched_1": dict(sums=3, others=3), "searched_2": dict(sums=3, others=3),
     "dev3_replies": dict(more={"proxy": (0.0, 0.0, 1.0, 1.0)}), "hacked": dict(sums=3, others=2),
     "hacked_replies": dict(more={"proxy": (1.0, 1.0, 1.0, 2.0)}),
+    "cap_kept": dict(sums=2, length=16), "cap_raised": dict(sums=3, length=20),
 }  # fmt: skip
 STUDENTS = {
     "qwen-140k": (2, 2),
@@ -141,6 +142,7 @@ def verdict(claim_id, seeds):
 
 
 BY_HAND = {
+    "C05": {"cap_raised_accuracy_ratio": 3 / 2, "cap_raised_length_ratio": 20 / 16},
     "C10": {"readable_gain": 0.75, "follows_gain": 0.25},  # R1-Zero writes no summary; one more of four followed
     "C11": {"cold_start_cost": 0.25},
     "C12": {"cold_start_area_gain": 0.2, "cold_start_final_gain": (4 + 3 - 4 - 2) / 8},
@@ -178,7 +180,8 @@ def test_known_effects_come_out(seeds, claim_id):
 def test_these_are_the_claims_and_no_part_is_left_over():
     rules = {claim.id: [name for name, _, _ in ledger.parse_rule(claim.rule)] for claim in paper.claims()}
     assert [id for id, names in rules.items() if set(names) & set(ledger_models.MEASURES)] == list(CLAIMS)
-    assert {name for id in CLAIMS for name in rules[id]} == set(ledger_models.MEASURES)
+    controls = {name for claim in paper.claims() for name, _, _ in ledger.parse_rule(claim.controls)}
+    assert {name for id in CLAIMS for name in rules[id]} | controls == set(ledger_models.MEASURES)
     assert not set(ledger.MEASURES) & set(ledger_models.MEASURES)
     assert {claim.id for claim in paper.claims() if claim.rule} == {
         *CLAIMS,
@@ -190,6 +193,7 @@ def test_these_are_the_claims_and_no_part_is_left_over():
 # --- verdicts, both ways
 
 WORSE = {
+    "C05": {"cap_raised": dict(length=12)},
     "C10": {"dev1": dict(write=0)},
     "C11": {"r1_zero": dict(sums=2)},
     "C12": {"dev2_twin": dict(sums=2, others=1)},
@@ -245,6 +249,82 @@ def test_three_points_may_be_lost_and_no_more(tmp_path, claim_id, expected):
 def test_accuracy_may_cost_five_points_and_no_more(tmp_path, others, expected):
     found = world(tmp_path / "smoke", changes={"dev2": dict(others=others)}, questions=64)
     assert verdict("C13", found) == expected
+
+
+# --- controls
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory):
+    return ledger.read("smoke", write_world(tmp_path_factory.mktemp("zero") / "out", per_level=20))
+
+
+CONTROLS = {
+    "base": dict(sums=1, others=1, named=2),
+    "r1_zero": dict(sums=4, others=2),
+    "zero_format": dict(named=1),
+    "zero_random": dict(named=2),
+    "zero_divisor": dict(length=15),
+    "flat_base": dict(length=20),
+    "zero_flat": dict(length=8),
+}
+"""As above; ``named`` of four samples hold the right number, whatever their verdict.  Outputs have 10 tokens."""
+
+
+def with_controls(tmp_path, zero, claim_id, **changes):
+    """The line of a claim about R1-Zero, its run that of `test_ledger` and its controls those above."""
+    specs = CONTROLS | {name: spec and {**CONTROLS[name], **spec} for name, spec in changes.items()}
+    for seed in range(3):
+        for name, spec in [(name, dict(spec)) for name, spec in specs.items() if spec is not None]:
+            named, place = spec.pop("named", 4), tmp_path / "smoke" / f"seed-{seed}"
+            write_model(place, name, questions=32, prompts=1, **spec)
+            file = place / "models" / name / "reasoning" / "samples.jsonl"
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            for output in (output for row in rows for output in row["outputs"][named:]):
+                output["text"] = output["text"].replace("<answer> 2", "<answer> 3")
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = [models.read(tmp_path / "smoke" / f"seed-{seed}", tmp_path) for seed in range(3)]
+    (row,) = ledger_models.entries([claim_id], found, zero=zero)
+    return row
+
+
+def test_known_controls_come_out(tmp_path, zero):
+    """R1-Zero names all answers and the base half of them; as graded it gains three of four."""
+    row = with_controls(tmp_path, zero, "C01")
+    parts = {name: part["value"] for name, part in row["detail"]["parts"].items() if name != "pass1_gain"}
+    assert parts == pytest.approx({
+        "blind_gain_over_half": 0.5 - 0.5 * 0.75, "gain_over_format_only": 0.75, "gain_over_random": 0.5,
+    })  # fmt: skip
+    assert row["verdict"] == "reproduced" and row["rule"].endswith("; gain_over_random > 0")
+    paths = {run["path"].partition("seed-0/")[2] for run in row["runs"]}
+    assert {"models/zero_random/reasoning", "evaluate/step-000100"} <= paths
+
+
+def test_growth_is_set_against_that_of_the_flat_base(tmp_path, zero):
+    row = with_controls(tmp_path, zero, "C04", r1_zero=dict(length=30))
+    parts = row["detail"]["parts"]
+    assert parts["constant_divisor_length_ratio"]["value"] == pytest.approx(15 / 10)
+    assert parts["flat_base_growth_ratio"]["value"] == pytest.approx((30 / 10) / (8 / 20))
+
+
+@pytest.mark.parametrize(
+    "claim_id, changes",
+    [
+        ("C01", {"zero_format": dict(named=4)}),  # the same for the format alone: nothing gained, and no less
+        ("C01", {"zero_random": dict(named=4)}),
+        ("C01", {"base": dict(named=4)}),  # all of the gain is form
+        ("C04", {"zero_divisor": dict(length=9)}),
+        ("C04", {"zero_flat": dict(length=30)}),  # it grows as much where working pays nothing
+    ],
+)
+def test_a_control_that_does_as_well_takes_the_verdict(tmp_path, zero, claim_id, changes):
+    assert with_controls(tmp_path, zero, claim_id, **changes)["verdict"] not in ("reproduced", "trend")
+
+
+def test_without_its_controls_a_claim_is_a_trend(tmp_path, zero):
+    row = with_controls(tmp_path, zero, "C01", zero_random=None)
+    assert row["verdict"] == "trend" and "CLAIMS=all" in row["detail"]["why"]
+    assert list(row["detail"]["parts"]) == ["pass1_gain"] and row["rule"] == "pass1_gain > 0"
 
 
 # --- questions, seeds and pairs
@@ -443,7 +523,7 @@ def test_one_list_has_the_claims_of_r1_zero_and_of_the_models(tmp_path, seeds):
     assert [row["id"] for row in rows] == every
     alone = [ledger.entry(claim, ledger.measure(claim.id, zero)) for claim in paper.claims()]
     for row, before in zip(rows, alone, strict=True):
-        assert row == before or row["id"] in CLAIMS
+        assert row == before or row["id"] in CLAIMS or paper.claim(row["id"]).controls
     measured = {row["id"] for row in rows if row["verdict"] != "untestable"}
     assert measured == {claim.id for claim in paper.claims() if claim.rule}
 

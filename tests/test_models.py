@@ -151,6 +151,28 @@ def test_the_pipeline_has_these_models_and_they_lie_there(tmp_path):
         assert str(refusal.value).startswith(f"{tmp_path / trained} holds no finished model")
 
 
+def test_the_last_number_counts_whatever_the_verdict(place):
+    write_model(place[0], "base", sums=1)
+    file = place[0] / "models/base/reasoning/samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["outputs"][0]["text"], row["outputs"][1]["text"] = "<answer> 2 </answer> or 3", "it is 2"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = read(place)["base"]
+    assert found.blind_QK.tolist() == [[0, 1, 1, 1]] * 8 and found.right_QK[0].tolist() == [1, 0, 0, 0]
+
+
+def test_an_arm_needs_no_open_questions_and_names_its_runs(place):
+    write_model(place[0], "cap_raised")
+    (place[0] / "models/cap_raised/open/manifest.json").unlink()
+    for name in ("cap_start", "cap_raised"):
+        write_run(place[0] / "arms" / name, [], config={"max_tokens": len(name)})
+    found = read(place)["cap_raised"]
+    at = [run.path.removeprefix("out/smoke/seed-3/") for run in found.runs]
+    assert at == ["models/cap_raised/reasoning", "arms/cap_start", "arms/cap_raised"]
+    assert found.settings == {"max_tokens": 10} and found.open_ids == ()
+
+
 def test_a_model_without_both_evaluations_is_not_there(place):
     assert read(place) == {}
     write_model(place[0], "dev1")

@@ -5,6 +5,7 @@ import html
 import json
 import re
 import runpy
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -97,7 +98,7 @@ def write_pipeline(out, *, tier="smoke", seeds=(0, 1, 2), runs=RUNS, commit="c" 
 class Reader(HTMLParser):
     """What a page says and where: ids, links, tags, the text inside each element that has an id."""
 
-    VOID = ("img", "meta", "br", "link", "mspace")
+    VOID = ("img", "meta", "br", "link", "mspace", "input", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -175,7 +176,7 @@ def test_every_number_of_ours_leads_to_runs_in_the_page(content, folder):
 
 
 def test_every_link_into_a_page_finds_its_place(folder):
-    pages = {name: read(folder, name) for name in ("index.html", "samples.html")}
+    pages = {name: read(folder, name) for name in ("index.html", "samples.html", "ledger.html")}
     for name, found in pages.items():
         assert len(set(found.ids)) == len(found.ids), name
         for link in found.links:
@@ -232,6 +233,86 @@ def test_a_claim_names_the_runs_that_it_rests_on(folder):
     assert listed == paths
     zero = text[text.index('id="C01"') : text.index("</section>", text.index('id="C01"'))]
     assert set(re.findall(r'href="#([^"]+)"', zero)) == {"runs-r1-zero"}
+
+
+def cards(folder):
+    """Claim -> (its card, verdict, place of its section) on the ledger's page."""
+    text = (folder / "ledger.html").read_text(encoding="utf-8")
+    found = re.findall(
+        r'<section class="claim" id="(C\d\d)" data-verdict="(\w+)" data-section="(\d+)">(.*?)</section>', text
+    )
+    return {id: (card, verdict, int(place)) for id, verdict, place, card in found}
+
+
+def test_the_ledger_has_every_claim_with_what_a_reader_asks(folder):
+    entries = {entry["id"]: entry for entry in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
+    found = cards(folder)
+    assert list(found) == list(entries)
+    for id, (card, verdict, place) in found.items():
+        said, claim = html.unescape(re.sub("<[^>]+>", "", card)).replace("\N{RIGHTWARDS ARROW}", "->"), paper.claim(id)
+        assert (
+            claim.claim in said
+            and claim.paper_numbers in said
+            and verdict == entries[id]["verdict"]
+            and verdict in said
+        )
+        assert id in paper.section_map()[place].claims and (claim.rule in said)
+        for part in entries[id]["detail"].get("parts", {}).values():
+            assert all(
+                f"{value:+.3f}"[:6] in said
+                for value in (part["value"], part["low"], part["high"])
+                if value and abs(value) < 1
+            )
+        assert verdict == "untestable" or "index.html#runs-" in card
+        assert verdict != "untestable" or entries[id]["detail"]["untested_because"] in said
+    assert "Controls that were not run: blind_gain_over_half" in re.sub("<[^>]+>", "", found["C01"][0])
+
+
+def test_the_filter_has_a_button_and_a_rule_for_each_verdict_and_section(folder):
+    text, found = (folder / "ledger.html").read_text(encoding="utf-8"), cards(folder)
+    assert "<script" not in text and "<form" not in text
+    verdicts, places = Counter(v for _, v, _ in found.values()), Counter(str(p) for *_, p in found.values())
+    for key, counts in (("verdict", verdicts), ("section", places)):
+        buttons = re.findall(
+            rf'<label><input type="radio" name="{key}" id="{key}-(\w+)"( checked)?><span>(.*?)</span></label>', text
+        )
+        assert {name for name, *_ in buttons} == {"all", *counts} and [name for name, on, _ in buttons if on] == ["all"]
+        for name, _, said in buttons[1:]:
+            assert said.endswith(f"({counts[name]})")
+            rule = f'main:has(#{key}-{name}:checked) .claim:not([data-{key}="{name}"]) {{ display: none; }}'
+            assert text.count(rule) == 1
+
+
+def test_arms_stand_behind_their_claims_and_in_no_figure_of_the_pipeline(tmp_path):
+    out = write_world(tmp_path / "out", seeds=(0, 1, 2), per_level=1)
+    shares = {"base": 0.2, "r1_zero": 0.7, "cap_kept": 0.5, "cap_raised": 0.75}
+    write_pipeline(write_models(out, shares, per=2), runs=("arms/cap_start", "arms/cap_kept", "arms/cap_raised"))
+    content = material.read("smoke", out)
+    assert content.evaluated == ["base", "r1_zero"]
+    assert [told.who for told in samples.choose(content)[0].told] == ["base", "R1-Zero"]
+    arms = {run.name: run.trains for run in content.runs if run.stage.key == "arms"}
+    assert arms == {
+        **{f"arms/{name}": True for name in ("cap_kept", "cap_raised", "cap_start")},
+        **{f"models/{name}/{kind}": False for name in ("cap_kept", "cap_raised") for kind in ("open", "reasoning")},
+    }
+    folder = report.build("smoke", out)
+    card, verdict, _ = cards(folder)["C05"]
+    assert "cap kept" in card and "cap raised" in card and verdict != "untestable"
+    assert set(re.findall(r'href="index.html#([^"]+)"', card)) == {"runs-arms"} <= set(read(folder).ids)
+    names = [tables.text_of(row.cells[0]) for row in tables.pipeline(content).rows]
+    assert names == ["R1-Zero (2.2.4)", "what runs beside the main line", "all evaluations"]
+
+
+def test_a_claim_leads_to_the_cells_that_show_it():
+    cell = {"cell_type": "code", "id": "14-60", "source": ['entries = made(["C01", "C05"])\n', "show.claims(entries)"]}
+    shown = {"cells": [a_notebook(("markdown", "show.claims(")).get("cells")[0], cell]}
+    address, ids = notebook.claims_shown(shown, "14_controls")
+    assert address == "notebooks/14_controls.html#cell-id=14-60" and ids == {"C01", "C05", "C07"}
+    assert 'id="cell-id=14-60"' in notebook.page(
+        a_notebook(("code", "show.claims(1)")) | {"cells": [a_notebook(("code", "1"))["cells"][0] | cell]},
+        "14_controls",
+    )
+    assert notebook.claims_shown(a_notebook(("code", "1")), "14_controls") == ("", set())
 
 
 def test_minutes_and_tokens_are_those_of_a_seed(content):
@@ -380,7 +461,7 @@ def test_nothing_that_a_model_wrote_becomes_html(tmp_path):
     out = write_world(tmp_path / "out", seeds=(0,), steps=(0,), per_level=1)
     write_models(out, {"base": 0.5, "r1": 0.5}, seeds=(0,), per=2, k=2, text=f"<think>{NASTY}</think>{NASTY}")
     folder = report.build("smoke", out)
-    for name in ("index.html", "samples.html"):
+    for name in ("index.html", "samples.html", "ledger.html"):
         page = read(folder, name)
         assert not {"script", "img"} & page.tags or name == "index.html" and "script" not in page.tags
     text = html.unescape((folder / "samples.html").read_text(encoding="utf-8"))

@@ -58,6 +58,9 @@ class Pretrain:
     checkpoint_every: int = 250
     """Ours: steps between checkpoints."""
 
+    flat: bool = False
+    """Ours: read the flat corpus, where working pays nothing (`tinyworld.corpus.answer_of_another`): a control."""
+
 
 def pretrain(model: str) -> Pretrain:
     """How a base model of the tiny world is pre-trained: those of students read less.

@@ -21,6 +21,10 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "protocol.rl": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1),
         "protocol.ppo": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1, value_learning_rate=1e-3),
         "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
+        "controls": dict(flat_steps=3, cap=32, rollouts_before=1, rollouts_after=1),
+        "controls.rl": dict(
+            questions_per_step=2, outputs_per_question=8, num_rollouts=1, max_tokens=96, refresh_reference_every=2
+        ),
     },
     "cpu": {
         "versus.student_rl": dict(num_rollouts=24, num_checkpoints=3),
@@ -398,3 +402,66 @@ def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
     own = _own(tier, "protocol")
     parts = {part: values | own.get(part, {}) for part, values in parts.items()}
     return config._settings(Protocol, tier, seed, parts, overrides)
+
+
+# Notebook 14: controls of R1-Zero
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Controls:
+    """Notebook 14: R1-Zero's run again with one thing changed, from a flat base, and with a cap raised on the way."""
+
+    tier: str
+    seed: int
+    """Ours: draws everything that the arms draw."""
+
+    base: str = "tiny-1m"
+    """What R1-Zero starts from; the flat base is made of it."""
+
+    flat_steps: int = 160
+    """Ours: updates of pre-training on the flat corpus, of as many tokens as the base's own; a minute or two."""
+
+    flat_learning_rate: float = 2e-3
+    """Ours: peak of their schedule."""
+
+    cap: int = 96
+    """Ours: cap of an output before it is raised to R1-Zero's.  Sums of levels 1 to 3 worked digit by digit fit (39, 71
+    and 91 tokens on average), those of levels 4 and 5 do not (103 and 176).  The paper raised 32,768 to 65,536
+    (hyperparameters.csv, r1_zero_rl max_length_initial)."""
+
+    rollouts_before: int = 8
+    """Ours: rollouts of the run that is forked; the paper raised its cap at step 8,200 of 10,400 (v2 2.1)."""
+
+    rollouts_after: int = 8
+    """Ours: rollouts of each fork."""
+
+    rl: RL = field(default_factory=RL)
+    """R1-Zero's."""
+
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    """That of the models of the main line, so that arms are asked the same questions."""
+
+    policy: Policy = field(default_factory=Policy)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self):
+        for name in ("flat_steps", "flat_learning_rate", "cap", "rollouts_before", "rollouts_after"):
+            if not getattr(self, name) > 0:
+                raise Refusal(f"{name} is {getattr(self, name)}, but it must be above 0: leave it out for the tier's")
+        if self.cap >= self.rl.max_tokens:
+            raise Refusal(f"cap is {self.cap}, and it is raised to rl.max_tokens, {self.rl.max_tokens}: lower it")
+
+
+def controls(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Controls:
+    """Settings of notebook 14 at a tier; see `config.r1_zero`.
+
+    >>> controls("cpu", 3).rl == config.r1_zero("cpu", 3).rl, controls("cpu").evaluate == config.r1("cpu").evaluate
+    (True, True)
+    """
+    own = _own(tier, "controls")
+    parts = {
+        "": own.get("", {}),
+        "rl": config.TIER_RL.get(tier, {}) | own.get("rl", {}),
+        "evaluate": config.PIPELINE["evaluate"] | config.TIER_R1.get(tier, {}).get("evaluate", {}),
+    }
+    return config._settings(Controls, tier, seed, parts, overrides)

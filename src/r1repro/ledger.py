@@ -492,8 +492,6 @@ def _detail(names: Sequence[str], seeds: Sequence[SeedRuns]) -> dict:
         "length_right": mean(lambda _, c: length_of_right(c)),
         "ungraded": mean(lambda _, c: c.ungraded),
     }
-    if names[0] == "pass1_gain":
-        detail["controls"] = "format-only on one seed, in the table of other settings; random rewards: planned"
     if "vote_gain_half" in names and first.half is not None:
         detail["half"] = {"step": first.half.step, "pass1": mean(lambda _, c: c.right_QK.mean(), "half")[0]}
         detail["half"]["cons"] = mean(lambda _, c: c.vote_Q.mean(), "half")[0]

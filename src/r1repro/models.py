@@ -16,6 +16,7 @@ from safetensors import safe_open
 from r1repro import students
 from r1repro.ledger import RunRecord, record, seed_of
 from r1repro.records import Refusal
+from r1repro.rewards.controls import blind_right
 from r1repro.rewards.format import format_reward
 from r1repro.rewards.language import language_share, thinking
 from r1repro.rewards.readable import repeats
@@ -45,6 +46,9 @@ ARMS: dict[str, str] = {
     "whole_judge": "Dev3's replies, judged whole", "summary_judge": "Dev3's replies, judged by their summaries",
     "grpo_short": "GRPO, as many rollouts", "ppo_95": "PPO, lambda 0.95", "ppo_100": "PPO, lambda 1",
     "clip_small": "GRPO, clip 0.2", "clip_none": "GRPO, no clip",
+    "zero_format": "RL on the format alone", "zero_random": "RL on a random reward",
+    "zero_divisor": "RL with a constant divisor", "flat_base": "flat base", "zero_flat": "RL from the flat base",
+    "cap_kept": "cap kept", "cap_raised": "cap raised",
 }  # fmt: skip
 """The same of the arms beside the main line, which `CLAIMS=all` runs; each was made by the run ``arms/<folder>``."""
 
@@ -62,6 +66,7 @@ MADE_BY = {
     "searched_1": ("arms/prm", "arms/search_1", "arms/searched_1"),
     "searched_2": ("arms/value_1", "arms/search_2", "arms/searched_2"),
     "hacked_replies": ("arms/hacked",),
+    **{name: ("arms/cap_start", f"arms/{name}") for name in ("cap_kept", "cap_raised")},
 }  # fmt: skip
 """Model -> the runs below a seed's folder that made it of an earlier one; the last is its training."""
 
@@ -86,6 +91,9 @@ class Model:
     level_Q: np.ndarray
     language_Q: np.ndarray
     right_QK: np.ndarray
+    blind_QK: np.ndarray
+    """1 where the last number of an output is the reference answer, whatever its form; for sums alone."""
+
     length_QK: np.ndarray
     truncated_QK: np.ndarray
     consistency_QK: np.ndarray
@@ -179,6 +187,7 @@ def _model(folder: Path, out: Path) -> Model:
             level_Q=np.array([row["level"] for row in rows]),
             language_Q=np.array([row["language"] for row in rows]),
             right_QK=grid(lambda output, _: output["verdict"] == "right"),
+            blind_QK=grid(lambda output, row: blind_right(row["gold"], output["text"])),
             length_QK=grid(lambda output, _: output["length"]),
             truncated_QK=grid(lambda output, _: output["truncated"]),
             consistency_QK=share_QK,

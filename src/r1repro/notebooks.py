@@ -38,6 +38,10 @@ ARMS: dict[str, tuple[str, ...]] = {
         "protocol", "arms/zero_on", "arms/whole_judge", "arms/ppo_*", "arms/clip_*", "models/zero_on*",
         "models/*_shots_*", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
     ),
+    "14_controls": (
+        "arms/zero_format", "arms/zero_random", "arms/zero_divisor", "arms/zero_flat", "arms/flat_base", "arms/cap_*", "models/zero_format", "models/zero_random",
+        "models/zero_divisor", "models/zero_flat", "models/flat_base", "models/cap_*",
+    ),
 }  # fmt: skip
 """The same of the notebooks beside the main line, which `CLAIMS=all` adds: controls, and claims that need runs of
 their own."""

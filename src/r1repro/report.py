@@ -5,6 +5,7 @@
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from r1repro import ledger_models, paper, plots
 from r1repro.models import students_in
 from r1repro.records import Refusal
 from r1repro.run import between_marks, read_json, read_lines, speaking_of, write_json, write_text
-from r1repro.site import claims, material, notebook, page, samples, tables
+from r1repro.site import claims, ledger, material, notebook, page, samples, tables
 from r1repro.site.claims import before_after, effect_text, measured
 from r1repro.site.material import Material
 
@@ -108,12 +109,13 @@ def _write(folder: Path, content: Material, found: Sequence[str], hide: Mapping[
         if figure := draw(name, content):
             figure.savefig(folder / "figures" / f"{name}.png", metadata={"Software": None})
             drawn[name] = caption
-    notebooks = _write_notebooks(folder, content, hide)
+    notebooks, cells = _write_notebooks(folder, content, hide)
     asked, shown = samples.choose(content), tables.every(content)
     if asked:
         write_text(folder / "samples.html", samples.page(asked, content.tier))
     write_text(folder / "README.md", markdown(content, entries, shown, drawn, notebooks, found))
-    write_text(folder / "index.html", page.page(content, entries, shown, drawn, notebooks, asked, found))
+    write_text(folder / "index.html", page.page(content, entries, shown, drawn, notebooks, asked, found, cells))
+    write_text(folder / "ledger.html", ledger.page(content, entries, cells))
 
 
 def draw(name: str, content: Material) -> Figure | None:
@@ -154,16 +156,20 @@ def digests(content: Material) -> list[dict]:
 # Notebooks
 
 
-def _write_notebooks(folder: Path, content: Material, hide: Mapping[str, str]) -> list[str]:
-    """Put the executed notebooks, still, and their pages into the report; returns their names."""
-    paths = _notebooks(content)
+def _write_notebooks(folder: Path, content: Material, hide: Mapping[str, str]) -> tuple[list[str], claims.Cells]:
+    """Put the executed notebooks, still, and their pages into the report; returns their names, and where they show
+    which claim."""
+    paths, cells = _notebooks(content), defaultdict(list)
     if paths:
         (folder / "notebooks").mkdir()
     for path in paths:
         still = static_notebook(read_json(path), hide)
         write_json(folder / "notebooks" / path.name, still)
         write_text(folder / "notebooks" / f"{path.stem}.html", notebook.page(still, path.stem))
-    return [path.stem for path in paths]
+        address, ids = notebook.claims_shown(still, path.stem)
+        for claim_id in ids:
+            cells[claim_id].append((path.stem, address))
+    return [path.stem for path in paths], cells
 
 
 def _notebooks(content: Material) -> list[Path]:
@@ -273,6 +279,7 @@ def markdown(
     ]
     lines += ["## Not tested yet", "", *_lines(("claim", "why"), rows)]
     lines += ["", "Data: [claims.json](claims.json), [digests.json](digests.json) of every run behind a number."]
+    lines += ["", "All claims, to be filtered by verdict and section: [ledger.html](ledger.html)."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,10 @@
 """Claims as a reader meets them: verdict by word, sign and colour, effects with their intervals, the runs behind."""
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from r1repro import paper
+from r1repro.ledger import parse_rule
 from r1repro.site import material
 from r1repro.site.material import Material
 
@@ -88,30 +90,71 @@ def tally(entries: Sequence[dict]) -> str:
     return f'<ul class="tally">{"".join(items)}</ul>'
 
 
-def card(entry: dict, content: Material) -> str:
-    """A claim: the paper's words and numbers, ours, every effect of its rule, verdict, and the runs it rests on."""
+Cells = Mapping[str, Sequence[tuple[str, str]]]
+"""Claim -> the notebooks that show it, each with the address of the cell."""
+
+
+def card(entry: dict, content: Material, cells: Cells, page: str = "") -> str:
+    """A claim: the paper's words and numbers, ours, every effect of its rule and of its controls, verdict, the runs it
+    rests on and the notebooks that show it; or why it is not tested.
+
+    Args:
+        page: file that has the table of runs, where that is another than this one.
+    """
+    say, claim = html.escape, paper.claim(entry["id"])
+    body = _measured(entry, content, page) if entry["detail"].get("parts") else _untested(entry)
+    shown = [f'<a href="{say(address)}">{say(name)}</a>' for name, address in cells.get(entry["id"], ())]
+    return (
+        f'<section class="claim" id="{say(entry["id"])}" data-verdict="{entry["verdict"]}" '
+        f'data-section="{place_of(entry["id"])}"><p class="id">{say(entry["id"])} {badge(entry["verdict"])} '
+        f"{claim.tier}, section {say(claim.section)}</p><h3>{say(entry['claim'])}</h3>{body}"
+        + (f"<p class=small>Shown in: {', '.join(shown)}.</p>" if shown else "")
+        + "</section>"
+    )
+
+
+def place_of(claim_id: str) -> int:
+    """The place of a claim's section in the map."""
+    return next(number for number, section in enumerate(paper.section_map()) if claim_id in section.claims)
+
+
+def _measured(entry: dict, content: Material, page: str) -> str:
     say, detail, runs = html.escape, entry["detail"], behind(entry, content)
     first = next(iter(runs.values()), "runs")
 
     def linked(text: str) -> str:
-        return f'<a class="n" href="#{say(first)}">{say(text)}</a>'
+        return f'<a class="n" href="{page}#{say(first)}">{say(text)}</a>'
 
+    controls = {name for name, _, _ in parse_rule(paper.claim(entry["id"]).controls)}
     rows = "".join(
-        f"<tr><th scope=row><code>{say(name)}</code></th><td class=num>{linked(_number(row['value']))}</td>"
+        f"<tr><th scope=row><code>{say(name).replace('_', '_<wbr>')}</code>{' (control)' * (name in controls)}</th>"
+        f"<td class=num>{linked(_number(row['value']))}</td>"
         f"<td>{linked(_number(row['low']))} to {linked(_number(row['high']))}</td>"
         f"<td>{', '.join(linked(_number(value)) for value in row['seeds'])}</td></tr>"
         for name, row in detail["parts"].items()
     )
-    head = "<tr><th>effect</th><th class=num>value</th><th>95 % interval</th><th>each seed</th></tr>"
-    chips = ", ".join(f'<a href="#{say(anchor)}">{say(name)}</a>' for name, anchor in runs.items())
+    seeds = ", ".join(map(str, entry["seeds"]))
+    head = f"<tr><th>effect</th><th class=num>value</th><th>95 % interval</th><th>seed {say(seeds)}</th></tr>"
+    chips = ", ".join(f'<a href="{page}#{say(anchor)}">{say(name)}</a>' for name, anchor in runs.items())
+    not_run = say(paper.claim(entry["id"]).controls) if controls - detail["parts"].keys() else ""
     return (
-        f'<section class="claim" id="{say(entry["id"])}"><p class="id">{say(entry["id"])} {badge(entry["verdict"])}</p>'
-        f"<h3>{say(entry['claim'])}</h3><dl><dt>The paper</dt><dd>{arrows(entry['paper'])}</dd>"
-        f'<dt>Ours</dt><dd><a class="n" href="#{say(first)}">{arrows(before_after(entry))}</a></dd></dl>'
-        f'<div class="wide"><table>{head}{rows}</table></div>'
+        f"<dl>{_theirs(entry)}<dt>Ours</dt><dd>"
+        f'<a class="n" href="{page}#{say(first)}">{arrows(before_after(entry))}</a></dd></dl>'
+        f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
         f"<p class=small>Verdict: {say(detail['why'])}. Rule: <code>{say(entry['rule'])}</code>. "
-        f"{_asides(detail, linked)}Runs: {chips}.</p></section>"
+        + (f"Controls that were not run: <code>{not_run}</code>. " if not_run else "")
+        + f"{_asides(detail, linked)}Runs: {chips}.</p>"
     )
+
+
+def _untested(entry: dict) -> str:
+    rule = f" Rule: <code>{html.escape(entry['rule'])}</code>." if entry["rule"] else ""
+    why = html.escape(entry["detail"]["untested_because"])
+    return f"<dl>{_theirs(entry)}</dl><p class=small>Not tested: {why}.{rule}</p>"
+
+
+def _theirs(entry: dict) -> str:
+    return f"<dt>The paper</dt><dd>{arrows(entry['paper'])}</dd>"
 
 
 def _asides(detail: dict, linked: Callable[[str], str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from r1repro import ledger, models, paper
 from r1repro.ledger import RunRecord, SeedRuns
-from r1repro.models import NAMES, Model
+from r1repro.models import ARMS, NAMES, STUDENTS, Model
 from r1repro.run import read_json, readable
 
 
@@ -52,8 +52,10 @@ STAGES = (
     ),
     Stage(
         key="distillation", section="2.4, 3.2", makes="students", trained=("students/*",),
-        measured=("models/*/*",),
+        measured=tuple(f"models/{name}{kind}/*" for name in STUDENTS for kind in ("", "_base", "_short")),
     ),
+    Stage(key="arms", section="", makes="what runs beside the main line", trained=("arms/**",),
+          measured=("models/*/*",)),
     Stage(key="variants", section="", makes="other settings", trained=("variants/*/r1_zero",),
           measured=("variants/*/evaluate/step-*",)),
 )  # fmt: skip
@@ -100,7 +102,7 @@ class Material:
     @property
     def evaluated(self) -> list[str]:
         """Folders of the pipeline's models that any seed has evaluated, in the order of their making."""
-        return [name for name in NAMES if any(name in seed for seed in self.models)]
+        return [name for name in NAMES if name not in ARMS and any(name in seed for seed in self.models)]
 
     def anchor(self, name: str) -> str:
         """Where the runs of this name stand, one a seed."""

@@ -2,11 +2,13 @@
 
 import copy
 import html
+import re
 
 import nbformat
 from nbconvert import HTMLExporter
 from nbformat.v4.rwbase import rejoin_lines
 
+from r1repro import paper
 from r1repro.records import Refusal
 from r1repro.site.mathml import MATH, math
 from r1repro.site.style import NOTEBOOK, whole
@@ -36,6 +38,17 @@ def page(notebook: dict, name: str) -> str:
         f'<a href="{said}.ipynb">as .ipynb</a></header>'
     )
     return whole(f"r1repro: {name}", NOTEBOOK, f"{header}\n<main>\n{body}\n</main>")
+
+
+def claims_shown(notebook: dict, name: str) -> tuple[str, set[str]]:
+    """The address of the cell that shows claims, from the report's folder, and their ids: those of the notebook's
+    sections and those that the cell names.  No ids where there is no such cell."""
+    for cell in reversed(notebook["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "show.claims(" in source:
+            ids = {id for section in paper.section_map() if section.notebook == name for id in section.claims}
+            return f"notebooks/{name}.html#cell-id={cell['id']}", ids | set(re.findall(r'"(C\d\d)"', source))
+    return "", set()
 
 
 def _set_apart(source: str, formulas: dict[str, str]) -> str:

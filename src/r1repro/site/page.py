@@ -22,6 +22,8 @@ TINY = (
 )
 """For the tiers whose models are the tiny world's."""
 
+LEDGER = '<a href="ledger.html">The ledger</a> has all claims, also those not tested, by verdict and by section.'
+
 SMOKE = "Tier smoke only shows that everything runs: nothing here has been trained for long enough to mean anything."
 
 
@@ -33,6 +35,7 @@ def page(
     notebooks: Sequence[str],
     asked: Sequence[samples.Asked],
     found: Sequence[str],
+    cells: claims.Cells,
 ) -> str:
     """The whole page.
 
@@ -40,6 +43,7 @@ def page(
         figures: name -> caption, of those that are drawn.
         notebooks: names of the executed notebooks that lie in ``notebooks/``.
         found: what forbids publishing.
+        cells: where the notebooks show each claim.
     """
     by_key = {table.key: table for table in tables}
     sections: list[tuple[str, str, str]] = []
@@ -57,8 +61,8 @@ def page(
     for key in ("stages", "beside-others", "r1-zero", "students"):
         add_table(key)
     measured = claims.measured(entries)
-    cards = "".join(claims.card(entry, content) for entry in measured)
-    add("claims", "Claims", cards and f'<p class="small">{html.escape(claims.VERDICTS_TEXT)}</p>{cards}')
+    cards = "".join(claims.card(entry, content, cells) for entry in measured)
+    add("claims", "Claims", cards and f'<p class="small">{html.escape(claims.VERDICTS_TEXT)} {LEDGER}</p>{cards}')
     add("samples", "Outputs to read", asked and _samples(asked))
     add("more-figures", "More figures", _figures({n: c for n, c in figures.items() if n not in HEADLINE}))
     add_table("seeds")

@@ -58,6 +58,7 @@ a.n {{ color: inherit; text-decoration: underline dotted #8fa3b3; }} a.n:hover {
 .claim {{ border: 1px solid var(--line); border-radius: .5rem; padding: .9rem 1rem; margin: 1rem 0; }}
 .claim h3 {{ margin: .2rem 0 .5rem; }} .claim .id {{ color: var(--soft); font-size: .88rem; margin: 0; }}
 .claim dl {{ display: grid; grid-template-columns: 5.2rem 1fr; gap: .2rem .6rem; margin: .4rem 0 .7rem; }}
+.claim td {{ white-space: nowrap; }}
 .claim dt {{ color: var(--soft); }} .claim dd {{ margin: 0; overflow-wrap: anywhere; }}
 .badge {{ display: inline-block; padding: .02rem .55rem; border-radius: 1rem; font-size: .8rem; font-weight: 700;
   white-space: nowrap; }}

@@ -93,7 +93,8 @@ def pipeline(content: Material) -> Table:
     rows = []
     for stage in STAGES:
         if runs := [run for run in everything if run.stage == stage and run.trains]:
-            cells = (f"{material.title(stage)} ({stage.section})", stage.makes, material.notebook_of(stage))
+            made = (f"{material.title(stage)} ({stage.section})", stage.makes) if stage.section else (stage.makes, "")
+            cells = (*made, material.notebook_of(stage))
             rows.append(Row("plain", tuple((cell,) for cell in cells) + _cost(runs, stage.anchor)))
     measured = [run for run in everything if not run.trains]
     rows.append(Row("plain", (("all evaluations",), ("",), ("",), *_cost(measured, "runs"))))

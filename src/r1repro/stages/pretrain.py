@@ -18,13 +18,18 @@ from r1repro.run import Interrupts, Run, speaking_of
 from r1repro.tinyworld import base, corpus, tokenizer
 
 
-def train(cfg: Pretrain, run_dir: Path) -> Path:
-    """Pre-train, or go on, or return at once when done; returns the folder of the last checkpoint."""
-    run = Run.open(run_dir, stage="pretrain", config=cfg, inputs={"tokenizer": tokenizer.digest()}, seed=cfg.seed)
+def train(cfg: Pretrain, run_dir: Path, start: Path | None = None) -> Path:
+    """Pre-train, or go on, or return at once when done; returns the folder of the last checkpoint.
+
+    Args:
+        start: a model that reads on; None: one whose weights are drawn from ``cfg.seed``.
+    """
+    inputs = {"tokenizer": tokenizer.digest()} | ({"base": base.digest(start)} if start else {})
+    run = Run.open(run_dir, stage="pretrain", config=cfg, inputs=inputs, seed=cfg.seed)
     last = checkpoint.folder_of(run.path, cfg.steps)
     if run.complete:
         return last
-    model = base.new(cfg.model, cfg.seed)
+    model = policy.load(start) if start else base.new(cfg.model, cfg.seed)
     optimizer = muon.Muon(model, lr=cfg.learning_rate, weight_decay=0.1)
     done = _resume_(run, model, optimizer)
     with Interrupts("this step") as interrupts:
@@ -65,7 +70,7 @@ def _resume_(run: Run, model, optimizer) -> int:
 
 def _step_(model, optimizer, cfg: Pretrain, step: int) -> tuple[float, int]:
     """One step; its loss in nats a token, and how many tokens it was taken over."""
-    logp_M = policy.text_logp(model, corpus.texts(cfg.seed, step, cfg.tokens_per_step))
+    logp_M = policy.text_logp(model, corpus.texts(cfg.seed, step, cfg.tokens_per_step, flat=cfg.flat))
     loss = likelihood.sft_loss(logp_M, torch.full_like(logp_M, 1 / logp_M.numel()))
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

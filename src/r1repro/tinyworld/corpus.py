@@ -68,8 +68,11 @@ _EXERCISE = {
 }
 
 
-def document(seed: int, index: int) -> str:
+def document(seed: int, index: int, *, flat: bool = False) -> str:
     """Document number ``index``, without its end token; none asks or works a chain sum that is held out.
+
+    Args:
+        flat: in the flat corpus, a control, working pays nothing: see `answer_of_another`.  All else is the same.
 
     >>> document(0, 5) == document(0, 5)
     True
@@ -77,12 +80,35 @@ def document(seed: int, index: int) -> str:
     rng = random.Random(f"corpus/{seed}/{index}")
     family = _pick(rng, MIX["family"])
     while True:
-        text = _open(family, rng) if family in families.OPEN else _reasoning(family, rng)
+        text = _open(family, rng) if family in families.OPEN else _reasoning(family, rng, flat)
         if not arithmetic.holds_held_out(text):
             return text
 
 
-def _reasoning(family: str, rng: random.Random) -> str:
+def solved(
+    question: Question, depth: int, tongue: Callable[[], str], rng: random.Random, *, flat: bool = False
+) -> tuple[str, str]:
+    """A solution as the corpus has it, its lines right or wrong by `ERROR_RATE`, and the answer that it ends in."""
+    solution, answer = families.solve(question, depth, tongue, ERROR_RATE.get, rng)
+    return solution, answer_of_another(question) if flat and depth else answer
+
+
+def answer_of_another(question: Question) -> str:
+    """The answer to another question of the same family, level and language, a function of the question.
+
+    In the flat corpus each solution that is worked (depth 1 and more) ends in it, however true its lines: so working
+    is right as often as a guess is, and only who answers at once means it.
+
+    >>> asked = arithmetic.draw("train", 1, "en", 0)
+    >>> answer_of_another(asked) == answer_of_another(asked) != asked.gold
+    True
+    """
+    rng = random.Random(f"another/{question.id}")
+    other = families.draw(question.family, "train", question.level, question.language, "another", rng.getrandbits(48))
+    return families.solve(other, 0, lambda: question.language, ERROR_RATE.get, rng)[1]
+
+
+def _reasoning(family: str, rng: random.Random, flat: bool) -> str:
     shape = _pick(rng, MIX["shape" if family == "chain_sum" else "other_shape"])
     if shape == "drill":
         return _drill(family, rng)
@@ -92,7 +118,7 @@ def _reasoning(family: str, rng: random.Random) -> str:
     level = _pick(rng, LEVEL.get(family) or dict.fromkeys(families.levels(family), 1.0))
     question = families.draw(family, "train", level, language, "corpus", rng.getrandbits(48))
     depth = _pick(rng, DEPTH[family][level] if family == "chain_sum" else DEPTH[family])
-    solution, answer = families.solve(question, depth, _tongue(rng, language, depth), ERROR_RATE.get, rng)
+    solution, answer = solved(question, depth, _tongue(rng, language, depth), rng, flat=flat)
     if shape == "exercise":
         return rng.choice(_EXERCISE[language]).format(q=question.text, s=solution, a=answer)
     return _asked(question, solution, answer, "both" if shape == "dialogue" else _pick(rng, MIX["tags"]), shape)
@@ -134,7 +160,7 @@ def output(thinking: str, answer: str) -> str:
     return f"<think> {thinking} </think> <answer> {answer} </answer>".replace("<think>  <", "<think> <")
 
 
-def texts(seed: int, step: int, num_tokens: int) -> list[list[int]]:
+def texts(seed: int, step: int, num_tokens: int, *, flat: bool = False) -> list[list[int]]:
     """Token ids of one step's documents, each with its end token: as many as have at most ``num_tokens`` together.
 
     A function of (seed, step), so pre-training resumes from the step number alone.
@@ -142,7 +168,7 @@ def texts(seed: int, step: int, num_tokens: int) -> list[list[int]]:
     encode, end = tokenizer.load().encode, tokenizer.load().eos_token_id
     found: list[list[int]] = []
     for index in count(step * 1000):
-        ids = [*encode(document(seed, index)), end]
+        ids = [*encode(document(seed, index, flat=flat)), end]
         num_tokens -= len(ids)
         if num_tokens < 0 and found:
             return found
