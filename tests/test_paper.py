@@ -50,8 +50,8 @@ def test_a_claim_has_a_rule_and_a_unit_or_a_reason_why_not():
         assert bool(claim.rule) == bool(claim.unit) == (not claim.untested_because), claim.id
         assert claim.unit in ("", "accuracy", "correlation", "ratio")
     assert {claim.id for claim in paper.claims() if claim.rule} == {
-        "C01", "C02", "C03", "C04", "C05", "C06", "C08", "C09", "C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17", "C18",
-        "C19", "C20", "C21", "C22", "C23", "C24", "C25", "C26", "C27", "C28", "C29", "C30", "C31", "C32", "C33",
+        "C01", "C02", "C03", "C04", "C05", "C06", "C08", "C09", "C10", "C11", "C12", "C13", "C14", "C15", "C16", "C17",
+        "C18", "C19", "C20", "C21", "C22", "C23", "C24", "C25", "C26", "C27", "C28", "C29", "C30", "C31", "C32", "C33",
     }  # fmt: skip
 
 
