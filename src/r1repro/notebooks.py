@@ -27,7 +27,7 @@ MAKES = {
 
 ARMS: dict[str, tuple[str, ...]] = {
     "10_unsuccessful_attempts": (
-        "attempts", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
+        "attempts", "arms/pool", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
         "models/base_pool", "models/prm_*", "models/pool_vote", "models/tree*", "models/searched_*",
         "models/dev3_replies", "models/hacked*",
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from r1repro import ledger, models, paper
 from r1repro.ledger import RunRecord, SeedRuns
-from r1repro.models import NAMES, Model
+from r1repro.models import ARMS, NAMES, Model
 from r1repro.run import read_json, readable
 
 
@@ -49,6 +49,10 @@ STAGES = (
     Stage(
         key="all-scenarios", section="2.3.4", makes="R1", trained=("r1/helpful", "r1/safety", "r1/rl"),
         measured=("models/r1/*",),
+    ),
+    Stage(
+        key="arms", section="4", makes="arms beside the main line", trained=("arms/*",),
+        measured=tuple(f"models/{name}/*" for name in ARMS),
     ),
     Stage(
         key="distillation", section="2.4, 3.2", makes="students", trained=("students/*",),
@@ -100,7 +104,7 @@ class Material:
     @property
     def evaluated(self) -> list[str]:
         """Folders of the pipeline's models that any seed has evaluated, in the order of their making."""
-        return [name for name in NAMES if any(name in seed for seed in self.models)]
+        return [name for name in NAMES if name not in ARMS and any(name in seed for seed in self.models)]
 
     def anchor(self, name: str) -> str:
         """Where the runs of this name stand, one a seed."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1repro.models import NAMES, STUDENTS
+from r1repro.models import ARMS, NAMES, STUDENTS
 from r1repro.run import read_lines
 from r1repro.site.material import Material, Run, evaluation_of
 from r1repro.site.style import PAGE, whole
@@ -44,7 +44,7 @@ class Asked:
 def choose(content: Material) -> list[Asked]:
     """The questions with every model's first output; none where nothing is evaluated."""
     for seed, found in zip(content.seeds, content.models, strict=True):
-        names = [name for name in NAMES if name in found and name != "dev2_twin"]
+        names = [name for name in NAMES if name in found and name not in ("dev2_twin", *ARMS)]
         names += [name for name in STUDENTS if name in found]
         if names:
             who = {name: NAMES.get(name) or called(name) for name in names}
