@@ -7,6 +7,7 @@ import re
 import runpy
 from collections import Counter
 from dataclasses import replace
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -655,3 +656,14 @@ def test_a_tier_of_real_models_does_not_speak_of_the_tiny_world(content):
     assert page.TINY[0] in html.unescape(said) and page.SMOKE in html.unescape(said)
     other = " ".join(page._opening(replace(content, tier="gpu"), [], []))
     assert "million parameters" not in other
+
+
+def test_arms_have_addresses_and_stand_in_no_table_of_the_pipeline():
+    empty = dict(tier="smoke", out=Path("out"), everybody=(), seeds=(), runs=(), variants=())
+    content = material.Material(models=({"tree": None, "r1": None},), **empty)
+    assert content.evaluated == ["r1"]
+    patterns = [(stage.key, pattern) for stage in material.STAGES for pattern in (*stage.trained, *stage.measured)]
+    first = {name: next(key for key, pattern in patterns if fnmatch(name, pattern)) for name in (
+        "arms/tree", "models/tree/reasoning", "models/r1/reasoning", "models/qwen-140k/reasoning",
+    )}  # fmt: skip
+    assert list(first.values()) == ["arms", "arms", "all-scenarios", "distillation"]

@@ -60,9 +60,9 @@ STUDENTS = ("qwen-140k", "qwen-280k", "qwen-580k", "llama-220k", "llama-400k")
 MADE_BY = {
     "r1_zero": ("r1_zero",), "dev1": ("dev1/examples", "dev1/sft"), "dev2": ("dev2/rl",), "dev2_twin": ("dev2/twin",),
     "dev3": ("dev3/judge", "dev3/by_rule", "dev3/by_judge", "dev3/sft"), "r1": ("r1/helpful", "r1/safety", "r1/rl"),
-    "base_pool": ("attempts/pool", "arms/prm"), "prm_best": ("arms/prm",), "pool_vote": ("attempts/pool",),
+    "base_pool": ("arms/pool", "arms/prm"), "prm_best": ("arms/prm",), "pool_vote": ("arms/pool",),
     "prm_rl": ("arms/prm", "arms/prm_rl"), "tree": ("arms/prm", "arms/tree"),
-    "tree_vote": ("attempts/pool", "arms/tree"), "tree_weighted": ("arms/prm", "attempts/pool", "arms/tree"),
+    "tree_vote": ("arms/pool", "arms/tree"), "tree_weighted": ("arms/prm", "arms/pool", "arms/tree"),
     "searched_1": ("arms/prm", "arms/search_1", "arms/searched_1"),
     "searched_2": ("arms/value_1", "arms/search_2", "arms/searched_2"),
     "hacked_replies": ("arms/hacked",),

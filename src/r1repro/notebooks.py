@@ -30,7 +30,7 @@ ARMS: dict[str, tuple[str, ...]] = {
         f"{folder}/{name}" for folder in ("arms", "models") for name in ("zero-*", "distilled-*", "sft-*")
     ) + ("arms/fractions",),
     "10_unsuccessful_attempts": (
-        "attempts", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
+        "attempts", "arms/pool", "arms/prm*", "arms/tree", "arms/search*", "arms/value*", "arms/hacked",
         "models/base_pool", "models/prm_*", "models/pool_vote", "models/tree*", "models/searched_*",
         "models/dev3_replies", "models/hacked*",
     ),
@@ -39,7 +39,8 @@ ARMS: dict[str, tuple[str, ...]] = {
         "models/*_shots_*", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
     ),
     "14_controls": (
-        "arms/zero_format", "arms/zero_random", "arms/zero_divisor", "arms/zero_flat", "arms/flat_base", "arms/cap_*", "models/zero_format", "models/zero_random",
+        "arms/zero_format", "arms/zero_random", "arms/zero_divisor", "arms/zero_flat", "arms/flat_base",
+        "arms/cap_*", "models/zero_format", "models/zero_random",
         "models/zero_divisor", "models/zero_flat", "models/flat_base", "models/cap_*",
     ),
 }  # fmt: skip

@@ -68,9 +68,8 @@ def process_model(settings: Attempts, seed_dir: Path | str) -> Path:
 def pool(settings: Attempts, seed_dir: Path | str) -> Path:
     """Many samples of the base to each test question, each with what the process reward model says: ``process`` of its
     weakest step, ``product`` of all steps."""
-    sampled = evaluate.run(
-        settings.pool, Path(seed_dir) / "attempts" / "pool", base_folder(settings.base), settings.machine
-    )
+    place, model = arms.run_of(seed_dir, "pool"), base_folder(settings.base)
+    sampled = evaluate.run(settings.pool, place, model, settings.machine)
     model = process_model(settings, seed_dir)
 
     def valued(rows: list[dict]) -> Iterable[dict]:

@@ -80,7 +80,7 @@ def held_out(rows: Sequence[dict]) -> list[dict]:
     """Labelled solutions, those to a tenth of the questions marked as held out: to one question at least.
 
     >>> [row["held_out"] for row in held_out([{"id": "a"}, {"id": "b"}, {"id": "a"}])]
-    [False, True, False]
+    [True, False, True]
     """
     order = sorted({row["id"] for row in rows}, key=lambda id: random.Random(f"held/{id}").random())
     held = set(order[: max(1, round(reward_model.HELD_OUT * len(order)))])
