@@ -26,8 +26,8 @@ NOT_REPRODUCIBLE = {
     "AMC 12 2024": "no public set of its 25 questions, and points are printed, not shares; AMC 2023 stands beside",
     "2024 contest collection": "the 366 problems of 93 contests were not released",
     "ChatbotArena": "votes of people on a live platform",
-    "Safety suite (SST, BBQ, ART, XSTest, Do-Not-Answer, HarmBench)": "numbers of HELM with its own judges, and half of "
-    "them behind a risk filter that is not public",
+    "Safety suite (SST, BBQ, ART, XSTest, Do-Not-Answer, HarmBench)": "numbers of HELM with its own judges, half "
+    "of them behind a risk filter that is not public",
     "In-house safety taxonomy": "questions and prompts of the judge were not released",
 }
 """Name in benchmarks.csv -> why it cannot be reproduced."""
@@ -140,7 +140,7 @@ def published(benchmark: str, model: str = "DeepSeek-R1", consensus: bool = Fals
             an organisation before it and other case are let through.
         consensus: that of cons@64.
 
-    >>> published("MATH-500").value, published("AIME 2024", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", consensus=True).value
+    >>> published("MATH-500").value, published("AIME 2024", "DeepSeek-R1-Distill-Qwen-7B", consensus=True).value
     (97.3, 83.3)
     """
     model = model.rpartition("/")[2]
@@ -162,7 +162,9 @@ def published(benchmark: str, model: str = "DeepSeek-R1", consensus: bool = Fals
 
 def _replaced(table: str, row: dict[str, str], column: str) -> bool:
     """Whether v2 prints another number in the place of a cell of v1: of R1-Zero's two, the tables of v2 are read."""
-    return table == "table2" and row["model"] == "DeepSeek-R1-Zero" and column in ("aime2024_pass1", "gpqa_diamond_pass1")
+    return (
+        table == "table2" and row["model"] == "DeepSeek-R1-Zero" and column in ("aime2024_pass1", "gpqa_diamond_pass1")
+    )
 
 
 def columns() -> list[str]:
@@ -170,7 +172,24 @@ def columns() -> list[str]:
     named = {row["model"] for table in ("table2", "table5", "table6") for row in paper.table(table)}
     for table in ("table4", "v2_table12_base_to_r1"):
         named |= paper.table(table)[0].keys() - {"category", "benchmark", "metric", "R1", "R1-Zero"}
-    return sorted(named)
+    stages = paper.table("v2_table3_stages")[0].keys() - {"category", "benchmark", "metric", "R1", "R1-Zero"}
+    return sorted(named | stages)
+
+
+def own_column(model: str) -> str:
+    """The paper's column for a model by its name; that of DeepSeek-R1 where it has none.
+
+    >>> own_column("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"), own_column("out/r1")
+    ('DeepSeek-R1-Distill-Qwen-1.5B', 'DeepSeek-R1')
+    """
+    last = Path(model).name
+    return next((column for column in columns() if _key(column) == _key(last)), "DeepSeek-R1")
+
+
+def check_column(model: str) -> None:
+    """Refuse a model that the paper prints no numbers of."""
+    if _key(model.rpartition("/")[2]) not in {_key(column) for column in columns()}:
+        raise Refusal(f"the paper has no numbers of {model!r}: choose one of {', '.join(columns())}")
 
 
 def lines() -> list[str]:
@@ -181,7 +200,11 @@ def lines() -> list[str]:
         there = (data_folder() / benchmark.folder).is_dir()
         number = published(benchmark.name)
         place = data_folder() / benchmark.folder
-        state = "" if there else f" (absent: {'downloaded from ' + benchmark.hub if _loads(benchmark) else 'put there by hand'})"
+        state = (
+            ""
+            if there
+            else f" (absent: {'downloaded from ' + benchmark.hub if _loads(benchmark) else 'put there by hand'})"
+        )
         shown = f"{number.value:g}" if number else "-"
         made.append(f"{benchmark.name:<36}{benchmark.k:>3}  {benchmark.metric:<18}{shown:>7}  {place}{state}")
         if benchmark.note:

@@ -166,7 +166,9 @@ def _end(text: str, end_phrase: str) -> bool:
 
 
 def _capital_words(text: str, capital_frequency: int, capital_relation: str) -> bool:
-    return compared(sum(1 for word in re.findall(r"[\w'’-]+", text) if word.isupper()), capital_relation, capital_frequency)
+    return compared(
+        sum(1 for word in re.findall(r"[\w'’-]+", text) if word.isupper()), capital_relation, capital_frequency
+    )
 
 
 def _quoted(text: str) -> bool:
