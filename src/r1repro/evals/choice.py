@@ -79,9 +79,35 @@ def letter(item: Item, text: str) -> str | None:
     return found
 
 
+def last_letter(item: Item, text: str) -> str | None:
+    """By the rule of MMLU-Pro's makers: what follows the first "answer is", else "Answer:", else the last letter from A
+    to J that stands alone.
+
+    The last of the three guesses; it is kept for this benchmark, because the paper takes its authors' defaults.
+
+    >>> item = Item(id="1", prompt="", gold="B", more={})
+    >>> last_letter(item, "It is not C but B."), last_letter(item, "The answer is (D). Not A."), last_letter(item, "no")
+    ('B', 'D', None)
+    """
+    said = text.rpartition("</think>")[2]
+    for form in (r"answer is \(?([A-J])\)?", r"[aA]nswer:\s*([A-J])"):
+        if found := re.search(form, said):
+            return found[1]
+    alone = re.findall(r"\b[A-J]\b", said)
+    return alone[-1] if alone else None
+
+
 def grade(item: Item, text: str) -> Score:
     """1 where the output chose the right letter."""
-    chosen = letter(item, text)
+    return _scored(item, letter(item, text))
+
+
+def grade_pro(item: Item, text: str) -> Score:
+    """The same by `last_letter`."""
+    return _scored(item, last_letter(item, text))
+
+
+def _scored(item: Item, chosen: str | None) -> Score:
     if chosen is None:
         return Score(value=0.0, verdict="unparsed")
     right = chosen == item.gold
@@ -310,6 +336,8 @@ BENCHMARKS = (
     ),
     replace(
         _LETTERS, name="MMLU-Pro", folder="mmlu_pro", hub="TIGER-Lab/MMLU-Pro", files="data/test-*",
+        grade=grade_pro,
+        answer=last_letter,
         load=_asked(MMLU_PRO, "{}. ", "T"), licence="MIT (card), Apache-2.0 (repository)",
         note="zero-shot, as the paper; k is not stated: 1",
     ),
