@@ -10,7 +10,9 @@ import importlib.util
 import io
 import json
 import random
+import sys
 import tarfile
+import types
 import zipfile
 
 import models
@@ -19,7 +21,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from r1repro import __main__, config, paper
-from r1repro.evals import catalogue, choice, contamination, files, instructions, mathematics, reading, run
+from r1repro.evals import catalogue, choice, contamination, files, instructions, lm_harness, mathematics, reading, run
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal, Score
 from r1repro.run import read_json, read_lines
@@ -521,6 +523,50 @@ def test_the_table_stands_beside_the_paper(data, tmp_path):
     assert rows["AIME 2024", "cons@2"]["paper"] == "-"  # the paper's is of 64
     refused(lambda: run.save_table(tmp_path / "none"), "no finished benchmark")
     refused(lambda: run.save_table(tmp_path, "GPT-9"), "GPT-9", "choose one of")
+
+
+# --- tasks of lm_eval
+
+
+def test_without_lm_eval_the_way_out_is_said(data, tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    cfg = config.exam("smoke", "lm-eval")[0]
+    refused(lambda: lm_harness.run(cfg, tmp_path / "r", tiny_base, ["ifeval"]), "pip install lm_eval", "--benchmark")
+    for line in lm_harness.lines():
+        name = line[28:42].strip()
+        assert name in catalogue.all_of_them()
+
+
+def test_tasks_of_lm_eval_are_answered_by_the_protocol(tmp_path, tiny_base, monkeypatch):
+    """A stand-in for lm_eval with its names and shapes: one task that asks two prompts, and one of likelihoods."""
+    said = []
+
+    def simple_evaluate(model, tasks, num_fewshot, limit, **_):
+        assert num_fewshot == 0 and limit is None
+        if tasks == ["nothing"]:
+            raise KeyError("nothing")
+        if tasks == ["likelihoods"]:
+            model.loglikelihood([])
+        asked = [("What is 1 + 1?", {"until": ["."], "temperature": 0.0}), ("What is 2 + 2?", {})]
+        said.append(model.generate_until([types.SimpleNamespace(args=each) for each in asked]))
+        return {"results": {tasks[0]: {"acc": 0.5}}}
+
+    class LM:
+        pass
+
+    fake = types.SimpleNamespace(simple_evaluate=simple_evaluate, __version__="0")
+    monkeypatch.setitem(sys.modules, "lm_eval", fake)
+    monkeypatch.setitem(sys.modules, "lm_eval.api", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", types.SimpleNamespace(LM=LM))
+    monkeypatch.setattr(
+        run.actors.Actor, "texts", lambda self, samples: ["<think>a.b</think>c.d"] * len(samples.length_N)
+    )
+    cfg = config.exam("smoke", "lm-eval", {"exam.max_tokens": 5})[0]
+    done = lm_harness.run(cfg, tmp_path / "r", tiny_base, ["task"], models.SMALL_MACHINE)
+    assert said == [["c", "c.d"]] and read_json(done / "results.json") == {"task": {"acc": 0.5}}
+    assert [row["prompt"] for row in read_lines(done / "samples.jsonl")] == ["What is 1 + 1?", "What is 2 + 2?"]
+    refused(lambda: lm_harness.run(cfg, tmp_path / "s", tiny_base, ["nothing"]), "cannot run nothing")
+    refused(lambda: lm_harness.run(cfg, tmp_path / "t", tiny_base, ["likelihoods"]), "log-likelihoods")
 
 
 # --- contamination

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     made = verbs.add_parser("evaluate", parents=[tier], help=text, description=text)  # its --out is its own
     made.add_argument("--model", required=True, help="folder, run, base such as tiny-1m, or organisation/name of a hub")
     made.add_argument("--benchmark", nargs="+", action="extend", default=[], metavar="NAME", help="see `benchmarks`")
+    made.add_argument("--lm-eval", nargs="+", default=[], metavar="TASK", help="tasks of lm_eval over our sampler")
     made.add_argument("--out", dest="target", metavar="DIR", help="folder for samples, summaries and the table")
     made.add_argument("--k", help="samples a question (default: the paper's)")
     made.add_argument("--limit", help="at most so many questions of each benchmark (default: all)")
@@ -88,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--run-dir", help="without --benchmark: folder for samples and summary")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
     made.set_defaults(run=_evaluate, out=None)
-    verb(
-        "benchmarks", _benchmarks, "the paper's benchmarks: its numbers, where their files are looked for, what is not"
-    )
+    text = "the paper's benchmarks: its numbers, where their files are looked for, what cannot be reproduced"
+    made = verb("benchmarks", _benchmarks, text)
+    made.add_argument("--lm-eval", action="store_true", help="where the tasks of lm_eval depart from the protocol")
     text = "which questions of a benchmark does a training set hold, by ten words in a row"
     made = verbs.add_parser("contamination", help=text, description=text)  # its --out is a file
     made.add_argument("--train", required=True, metavar="FILE", help="file or folder of rows")
@@ -220,7 +221,7 @@ def _evaluate(arguments) -> None:
     from r1repro.stages import evaluate
 
     config.check_tier(arguments.tier)
-    if arguments.benchmark:
+    if arguments.benchmark or arguments.lm_eval:
         return _examine(arguments)
     if not arguments.run_dir:
         raise Refusal("nothing to evaluate on: give --benchmark and --out, or --run-dir for questions of ours")
@@ -232,7 +233,7 @@ def _evaluate(arguments) -> None:
 def _examine(arguments) -> None:
     from r1repro import chat, config
     from r1repro.engine import hub
-    from r1repro.evals import catalogue, run
+    from r1repro.evals import catalogue, lm_harness, run
 
     if not arguments.target:
         raise Refusal("no folder for the samples: give one with --out")
@@ -253,7 +254,12 @@ def _examine(arguments) -> None:
         catalogue.items_of(catalogue.named(name))  # what is missing is said before anything is sampled
     for exam, machine in settings:
         run.run(exam, run.place(arguments.target, exam.benchmark), model, machine)
-    sys.stdout.write(run.save_table(arguments.target, beside))
+    if names:
+        sys.stdout.write(run.save_table(arguments.target, beside))
+    if arguments.lm_eval:
+        exam, machine = config.exam(arguments.tier, "lm-eval", changes)
+        done = lm_harness.run(exam, Path(arguments.target, "lm-eval"), model, arguments.lm_eval, machine)
+        sys.stdout.write((done / "results.json").read_text(encoding="utf-8"))
 
 
 def _is_student(name: str) -> bool:
@@ -262,10 +268,11 @@ def _is_student(name: str) -> bool:
     return name in students.students()
 
 
-def _benchmarks(_) -> None:
-    from r1repro.evals import catalogue
+def _benchmarks(arguments) -> None:
+    from r1repro.evals import catalogue, lm_harness
 
-    sys.stdout.write("".join(f"{line}\n" for line in catalogue.lines()))
+    lines = lm_harness.lines() if arguments.lm_eval else catalogue.lines()
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def _contamination(arguments) -> None:
