@@ -146,7 +146,7 @@ if (DATA / "aime24").is_dir():
         began = time.monotonic()
         subprocess.run([*command, str(whole)], check=True, capture_output=True)
         took_s, kills = time.monotonic() - began, 0
-        for _ in range(6):
+        for _ in range(3):
             child = subprocess.Popen([*command, str(torn)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.5, 0.95) * took_s)
             kills += child.poll() is None
