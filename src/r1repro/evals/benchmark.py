@@ -78,3 +78,7 @@ class Benchmark:
 
     summarise: Callable[[Sequence[Item], Sequence[Sequence[float]]], dict[str, float]] | None = None
     """Further metrics of all scores, by item and sample; the mean is always there."""
+
+    lacking: Callable[[Sequence[Item]], list[str]] | None = None
+    """What this machine lacks to grade some of the items, a line each, for a person before anything is sampled; those
+    items score None."""

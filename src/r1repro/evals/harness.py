@@ -7,9 +7,15 @@ with; one that leaves early does not, since a mark that is drawn anew for each r
 
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
-from r1repro.rewards import code, languages
+from r1repro.evals.benchmark import Item
+from r1repro.records import Score
+from r1repro.rewards import code, languages, sandbox
+
+PYTHON = ("python", "py", "python3")
+"""What a fenced block of Python may say."""
 
 _DEFINES = {
     "java": r"\b{name}\s*\([^;{{}}]*\)[^;{{}}()]*\{{",
@@ -102,8 +108,13 @@ def _java(prompt: str, tests: str, block: str, mark: str) -> str:
     block = re.sub(r"^\s*package\s+[\w.]+\s*;", "", block, flags=re.MULTILINE)
     block = re.sub(r"^public\s+((?:final\s+|abstract\s+)?class\b)", r"\1", block, flags=re.MULTILINE)
     program = _class(prompt, block, r"import\s+[\w.*\s]+;")
-    main = f'{body}\n        System.out.println("\\n{mark}");'
-    return f"{program}\nclass Tests extends Problem {{\n    public static void main(String[] args) throws Exception {{{main}\n    }}\n}}\n"
+    return f"""{program}
+class Tests extends Problem {{
+    public static void main(String[] args) throws Exception {{{body}
+        System.out.println("\\n{mark}");
+    }}
+}}
+"""
 
 
 def _cs(prompt: str, tests: str, block: str, mark: str) -> str:
@@ -176,9 +187,13 @@ def grade(language: str, prompt: str, tests: str, output: str) -> dict:
         return {"verdict": "unparsed", "reason": "no program"}
     links = ("-lcrypto",) if language == "cpp" and "openssl/" in block else ()  # MD5, which C++ itself has not
     if links and not Path("/usr/include/openssl").is_dir():
-        return {"verdict": "error", "reason": "cpp: no openssl headers below /usr: `make setup-sandbox` installs libssl-dev"}
+        return {
+            "verdict": "error",
+            "reason": "cpp: no openssl headers below /usr: `make setup-sandbox` installs libssl-dev",
+        }
     mark = secrets.token_hex(16)
-    ended = languages.run(language, files(language, prompt, tests, block, mark), links=links)
+    with code.turn():
+        ended = languages.run(language, files(language, prompt, tests, block, mark), links=links)
     if ended.stopped:
         return code.halted(ended.stopped)
     said = ended.output.decode("utf-8", "replace").strip().splitlines()
@@ -187,3 +202,20 @@ def grade(language: str, prompt: str, tests: str, output: str) -> dict:
     if ended.status or not said or said[-1] != mark:
         return {"verdict": "wrong", "reason": f"exit status {ended.status}, not all tests reached and passed"}
     return {"verdict": "right", "reason": "all tests pass"}
+
+
+def score(verdict: dict) -> Score:
+    """1 right; 0 wrong, unparsed or out of time, which is the program's fault; None where it could not be run."""
+    values = {"right": 1.0, "wrong": 0.0, "unparsed": 0.0, "timed_out": 0.0, "error": None}
+    return Score(value=values[verdict["verdict"]], verdict=verdict["verdict"])
+
+
+def lacking(items: Sequence[Item]) -> list[str]:
+    """One line for each language of the items that no program can be run in here: they are not evaluated."""
+    wanted = dict.fromkeys(item.more.get("language", "python") for item in items)
+    why = {name: languages.missing(name) if name in languages.LANGUAGES else sandbox.refusal() for name in wanted}
+    return [
+        f"{line} ({sum(i.more.get('language', 'python') == n for i in items)} questions)"
+        for n, line in why.items()
+        if line
+    ]

@@ -217,6 +217,11 @@ _forget()
 os.register_at_fork(after_in_child=_forget)
 
 
+def turn() -> threading.BoundedSemaphore:
+    """To be held while a sandbox runs: there are as many at once as there are cores."""
+    return _free
+
+
 @atexit.register
 def _stop_all() -> None:
     with contextlib.suppress(queue.Empty):

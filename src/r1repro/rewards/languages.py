@@ -88,8 +88,8 @@ LANGUAGES: dict[str, Language] = {
             name="java",
             fences=("java",),
             file="Problem.java",
-            build=(("javac", *(f"-J{word}" for word in _JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8", "-d", "/tmp",
-                    "-sourcepath", "/tmp", "/tmp/Problem.java"),),
+            build=(("javac", *(f"-J{word}" for word in _JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8",
+                    "-d", "/tmp", "-sourcepath", "/tmp", "/tmp/Problem.java"),),
             start=("java", "-ea", *_JVM, "-cp", "/tmp", "Tests"),
             tools=(("javac", ()), ("java", ())),
             install="default-jdk-headless",
@@ -168,7 +168,9 @@ def tools(name: str) -> dict[str, str]:
 
 
 def _found(tool: str, places: tuple[str, ...]) -> str:
-    there = [Path(place, tool) for place in places] or [Path(shutil.which(tool, path="/usr/bin:/usr/local/bin") or "/-")]
+    there = [Path(place, tool) for place in places] or [
+        Path(shutil.which(tool, path="/usr/bin:/usr/local/bin") or "/-")
+    ]
     real = next((os.path.realpath(path) for path in there if path.is_file()), "")
     return real if real.startswith("/usr/") else ""
 
@@ -178,8 +180,8 @@ def missing(name: str) -> str:
     lacking = [tool for tool, path in tools(name).items() if not path]
     if lacking:
         return (
-            f"{name}: no {', '.join(lacking)} below /usr, so its programs are not evaluated: `make setup-sandbox` installs "
-            f"{LANGUAGES[name].install}"
+            f"{name}: no {', '.join(lacking)} below /usr, so its programs are not evaluated: `make setup-sandbox` "
+            f"installs {LANGUAGES[name].install}"
         )
     if why := sandbox.refusal():
         return f"{name}: its programs are not evaluated: {why}"
