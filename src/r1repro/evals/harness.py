@@ -107,6 +107,7 @@ def _java(prompt: str, tests: str, block: str, mark: str) -> str:
     body = _cut(r"\}\s*public static void main\(String\[\] args\)\s*\{(.*)\}\s*\}", tests)[1]
     block = re.sub(r"^\s*package\s+[\w.]+\s*;", "", block, flags=re.MULTILINE)
     block = re.sub(r"^public\s+((?:final\s+|abstract\s+)?class\b)", r"\1", block, flags=re.MULTILINE)
+    block = re.sub(r"\bmain(?=\s*\(\s*(?:final\s+)?String\b)", "main_of_the_output", block)
     program = _class(prompt, block, r"import\s+[\w.*\s]+;")
     return f"""{program}
 class Tests extends Problem {{

@@ -19,6 +19,10 @@ from r1repro.records import Refusal, Score
 from r1repro.rewards import code, languages, sandbox
 from r1repro.rewards.sandbox import Limits
 
+FLAWED = ("java/136", "cs/12", "cs/136", "cs/162", "php/23")
+"""Rows of HumanEval-Mul that no program can pass, as far as we have seen: their tests compare values of two types, call
+a method of null, or want a function that PHP has.  They are graded all the same, as in the paper."""
+
 FUNCTION = Limits(cpu_s=10, wall_s=15.0)
 """Ours: the slowest canonical solution of MBPP needs 3 s of a slow core."""
 
@@ -179,7 +183,7 @@ BENCHMARKS = (
         name="HumanEval-Mul", folder="humaneval_mul", load=load_human_eval_mul, grade=grade_function, lacking=lacking,
         hub="nuprl/MultiPL-E", licence="BSD-3 with a restriction: never for training (MultiPL-E); MIT (HumanEval)",
         note="named in the paper without a score; 164 Python originals. Prompts ours. C# is what Mono compiles "
-        "(C# 7). Task 23 cannot be solved in PHP, which has its own strlen. The files have answers for Python alone",
+        "(C# 7). Five rows accept no program (`programs.FLAWED`). The files have answers for Python alone",
     ),
     Benchmark(
         name="HumanEval", folder="humaneval", load=load_human_eval, grade=grade_function, lacking=lacking,

@@ -132,7 +132,7 @@ LANGUAGES: dict[str, Language] = {
             fences=("typescript", "ts"),
             file="program.ts",
             build=(("node", *_NODE, "tsc.js", "--target", "es2022", "--module", "commonjs", "--lib", "es2022,dom",
-                    "--skipLibCheck", "--noEmitOnError", "/tmp/program.ts"),),
+                    "--moduleDetection", "force", "--skipLibCheck", "--noEmitOnError", "/tmp/program.ts"),),
             start=("node", *_NODE, "/tmp/program.js"),
             tools=(("node", ()), ("tsc.js", _TSC), ("lib.dom.d.ts", _TSC)),
             install="nodejs, npm:typescript",
@@ -152,8 +152,8 @@ LANGUAGES: dict[str, Language] = {
             fences=("bash", "sh", "shell"),
             file="program.sh",
             start=("bash", "/tmp/program.sh"),
-            tools=(("bash", ()), ("awk", ()), ("bc", ()), ("md5sum", ())),
-            install="bash mawk bc coreutils",
+            tools=(("bash", ()), ("awk", ()), ("bc", ()), ("rev", ())),
+            install="bash mawk bc bsdextrautils",
             limits=_limits(512, 0, 32, _ETC),
         ),
     )
@@ -205,7 +205,7 @@ def run(
     if builds:
         builds[-1] += links
     words = [paths.get(word, word) for word in language.start]
-    limits = limits or _with_settings(language.limits)
+    limits = _with_settings(limits or language.limits)
     environment = dict(language.environment)
     text = _LAUNCHER.format(parts=(files, builds, words, environment), not_built=NOT_BUILT)
     return sandbox.run(text, given, limits)
