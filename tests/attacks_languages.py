@@ -27,7 +27,8 @@ FRAMES = {
     "java": "import java.util.*; import java.nio.file.*;\nclass Problem {{}}\nclass Tests {{\n    public static void "
     "main(String[] words) throws Throwable {{\n{}\n    }}\n}}\n",
     "cpp": "#include <cstdio>\n#include <cstdlib>\n#include <cstring>\n#include <fstream>\n#include <iostream>\n"
-    "#include <unistd.h>\n#include <arpa/inet.h>\n#include <sys/socket.h>\nextern char **environ;\nint main() {{\n{}\n}}\n",
+    "#include <unistd.h>\n#include <arpa/inet.h>\n#include <sys/socket.h>\nextern char **environ;\n"
+    "int main() {{\n{}\n}}\n",
     "cs": "using System; using System.IO; using System.Collections; using System.Diagnostics; using System.Threading;\n"
     "class Tests {{ public static void Main(string[] words) {{\n{}\n}} }}\n",
     "js": "{}\n",
@@ -55,14 +56,16 @@ WRITE = {
 ENVIRONMENT = {
     "java": "System.out.println(System.getenv());",
     "cpp": "for (char **e = environ; *e; e++) std::puts(*e);",
-    "cs": "foreach (DictionaryEntry e in Environment.GetEnvironmentVariables()) Console.WriteLine(e.Key + \"=\" + e.Value);",
+    "cs": "foreach (DictionaryEntry e in Environment.GetEnvironmentVariables()) "
+    'Console.WriteLine(e.Key + "=" + e.Value);',
     "js": "console.log(process.env);",
     "php": "print_r(getenv());",
     "sh": "env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'",
 }
 CONNECT = {
     "java": 'new java.net.Socket("127.0.0.1", {}); System.out.println("CONNECTED");',
-    "cpp": "int s = socket(AF_INET, SOCK_STREAM, 0); sockaddr_in a{{}}; a.sin_family = AF_INET; a.sin_port = htons({}); "
+    "cpp": "int s = socket(AF_INET, SOCK_STREAM, 0); sockaddr_in a{{}}; "
+    "a.sin_family = AF_INET; a.sin_port = htons({}); "
     'a.sin_addr.s_addr = inet_addr("127.0.0.1"); if (!connect(s, (sockaddr *)&a, sizeof a)) std::puts("CONNECTED");',
     "cs": 'new System.Net.Sockets.TcpClient("127.0.0.1", {}); Console.WriteLine("CONNECTED");',
     "js": 'require("net").connect({}, "127.0.0.1", () => {{ console.log("CONNECTED"); process.exit(); }});',

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from solutions import FLAWED, PROGRAMS, made_wrong
+from solutions import CONTESTS, CONTESTS_WRONG, FLAWED, PROGRAMS, made_wrong
 
-from r1repro.evals import harness, programs
-from r1repro.rewards import languages
+from r1repro.evals import contests, harness, programs
+from r1repro.rewards import languages, sandbox
 
 DATA = Path(os.environ.get("R1REPRO_DATA", "data"))
 HERE = [name for name in languages.LANGUAGES if not languages.missing(name)]
@@ -26,7 +26,8 @@ TASKS = {
         "        return {}2 * n;\n",
     ),
     "cs": (
-        "using System;\nusing System.Diagnostics;\nclass Problem {\n    // Twice.\n    public static long Twice(long n) {\n",
+        "using System;\nusing System.Diagnostics;\nclass Problem {\n    // Twice.\n"
+        "    public static long Twice(long n) {\n",
         "    }\n    public static void Main(string[] args) {\n    Debug.Assert(Twice((2L)) == (4L));\n"
         "    Debug.Assert(Twice((5L)) == (10L));\n    }\n\n}\n",
         "        return {}2 * n;\n",
@@ -46,7 +47,8 @@ TASKS = {
     "ts": (
         "//Twice.\nfunction twice(n: number): number {\n",
         "declare var require: any;\nconst assert = require('node:assert');\n\n\nfunction test() {\n"
-        "  let candidate = twice;\n  assert.deepEqual(candidate(2),4);\n  assert.deepEqual(candidate(5),10);\n}\n\ntest();",
+        "  let candidate = twice;\n  assert.deepEqual(candidate(2),4);\n  assert.deepEqual(candidate(5),10);\n}\n"
+        "\ntest();",
         "  return {}2 * n;\n}}\n",
     ),
     "php": (
@@ -121,8 +123,12 @@ if HERE:
                 assert wrong != program
                 thought = f"<think>\nWait, {wrong}\n</think>\nHere it is.\n\n"
                 return (
-                    verdict_of(f"{name}/{number}", f"{thought}```{FENCE[name]}\n{program}\n```\nFor example:\n```\n1 + 1\n```"),
-                    verdict_of(f"{name}/{number}", f"```{FENCE[name]}\n{program}\n```\nOr:\n```{FENCE[name]}\n{wrong}\n```"),
+                    verdict_of(
+                        f"{name}/{number}", f"{thought}```{FENCE[name]}\n{program}\n```\nFor example:\n```\n1 + 1\n```"
+                    ),
+                    verdict_of(
+                        f"{name}/{number}", f"```{FENCE[name]}\n{program}\n```\nOr:\n```{FENCE[name]}\n{wrong}\n```"
+                    ),
                 )
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -135,3 +141,13 @@ if HERE:
             assert id in programs.FLAWED
             found = verdict_of(id, f"```\n{FLAWED[id]}\n```")
             assert found["verdict"] == "wrong" and "not built" not in found["reason"]
+
+
+if DATA.is_dir() and not sandbox.refusal():
+
+    @pytest.mark.parametrize("number", CONTESTS)
+    def test_contest_problems_accept_right_programs_and_refuse_wrong_ones(number):
+        item = contests.load_contests(DATA / "code_contests")[number]
+        wrong = CONTESTS[number].replace(*CONTESTS_WRONG[number])
+        found = [contests.grade_program(item, f"```python\n{text}```").verdict for text in (CONTESTS[number], wrong)]
+        assert found == ["right", "wrong"]

@@ -1,4 +1,4 @@
-"""Our own right programs for some tasks of HumanEval-Mul, by language and number of the task, and how to make each wrong.
+"""Our own right programs for some tasks of HumanEval-Mul, by language and number of task, and how to make each wrong.
 
 The tasks are not quoted here; a program is what solves the task of that number.
 """
@@ -92,7 +92,9 @@ optional<string> longest(vector<string> strings) {
 int main() {
     cout << *longest({"a", "bb"}) << endl;
 }""",
-        13: "long greatest_common_divisor(long a, long b) {\n    return b == 0 ? a : greatest_common_divisor(b, a % b);\n}",
+        13: """long greatest_common_divisor(long a, long b) {
+    return b == 0 ? a : greatest_common_divisor(b, a % b);
+}""",
         22: """std::vector<long> filter_integers(std::vector<std::any> values) {
     std::vector<long> kept;
     for (auto &v : values)
@@ -127,7 +129,8 @@ std::optional<std::string> string_to_md5(std::string text) {
   return numbers.reduce((a, b) => a + Math.abs(b - mean), 0) / numbers.length;
 }""",
         12: """const assert = require('assert');
-const longest = (strings) => strings.reduce((best, s) => best === undefined || s.length > best.length ? s : best, undefined);
+const longest = (strings) =>
+  strings.reduce((best, s) => best === undefined || s.length > best.length ? s : best, undefined);
 assert.strictEqual(longest(['a', 'bb']), 'bb');
 module.exports = { longest };""",
         13: "function greatest_common_divisor(a, b){\n  return b === 0 ? a : greatest_common_divisor(b, a % b);\n}",
@@ -176,7 +179,9 @@ function longest($strings) {
     return $best;
 }
 echo longest(["a", "bb"]);""",
-        13: "function greatest_common_divisor($a, $b) {\n    return $b === 0 ? $a : greatest_common_divisor($b, $a % $b);\n}",
+        13: """function greatest_common_divisor($a, $b) {
+    return $b === 0 ? $a : greatest_common_divisor($b, $a % $b);
+}""",
         14: """<?php
 function all_prefixes($string) {
     $found = [];
@@ -212,7 +217,9 @@ mean_absolute_deviation() {
 all_prefixes abc""",
         34: "unique() {\n  echo $(tr ' ' '\\n' <<< \"$1\" | sort -nu)\n}",
         48: "is_palindrome() {\n  if [[ $1 == \"$(rev <<< \"$1\")\" ]]; then echo true; else echo false; fi\n}",
-        162: "string_to_md5() {\n  if [ -z \"$1\" ]; then echo None; else echo -n \"$1\" | md5sum | cut -d' ' -f1; fi\n}",
+        162: """string_to_md5() {
+  if [ -z "$1" ]; then echo None; else echo -n "$1" | md5sum | cut -d' ' -f1; fi
+}""",
     },
 }  # fmt: skip
 
@@ -232,7 +239,8 @@ FLAWED = {
 }""",
     "cs/136": """class Problem {
     public static Tuple<Nullable<long>, Nullable<long>> LargestSmallestIntegers(List<long> lst) {
-        return Tuple.Create(lst.Where(x => x < 0).Select(x => (long?)x).Max(), lst.Where(x => x > 0).Select(x => (long?)x).Min());
+        return Tuple.Create(lst.Where(x => x < 0).Select(x => (long?)x).Max(),
+                            lst.Where(x => x > 0).Select(x => (long?)x).Min());
     }
 }""",
     "cs/162": """class Problem {
@@ -274,3 +282,56 @@ def made_wrong(number: int, program: str) -> str:
     for old, new in changes if "std::set" in program else changes[:1]:
         program = program.replace(old, new)
     return program
+
+
+CONTESTS = {
+    52: """for _ in range(int(input())):
+    n, k = map(int, input().split())
+    print(sum(pow(n, i, 10**9 + 7) for i in range(k.bit_length()) if k >> i & 1) % (10**9 + 7))
+""",
+    75: """n, a = int(input()), list(map(int, input().split()))
+i, j, last, turn = 0, n - 1, -1, 0
+def run(k, step):
+    length = 1
+    while i <= k + step <= j and a[k + step] > a[k]:
+        k, length = k + step, length + 1
+    return length
+while True:
+    left, right = a[i] > last, a[j] > last
+    if i > j or not (left or right):
+        turn ^= 1
+        break
+    odd = [left and run(i, 1) % 2, right and run(j, -1) % 2]
+    if any(odd):
+        break
+    if not (left and right) or a[i] == a[j]:
+        turn ^= 1
+        break
+    if a[i] < a[j]:
+        last, i = a[i], i + 1
+    else:
+        last, j = a[j], j - 1
+    turn ^= 1
+print(["Alice", "Bob"][turn])
+""",
+    113: """for _ in range(int(input())):
+    (x, p), (y, q) = (map(int, input().split()) for _ in range(2))
+    less = min(p, q)
+    p, q = min(p - less, 7), min(q - less, 7)
+    x, y = x * 10**p, y * 10**q
+    print("<" if x < y else ">" if x > y else "=")
+""",
+    139: """for _ in range(int(input())):
+    s = input()
+    half = len(s) // 2
+    print("YES" if s[:half] == s[half:] else "NO")
+""",
+}
+"""By row of CodeContests' file, from 0."""
+
+CONTESTS_WRONG = {
+    52: ("k >> i & 1", "k >> i"),
+    75: ("any(odd)", "all(odd)"),
+    113: (", 7)", ", 1)"),
+    139: ("// 2", "// 3"),
+}

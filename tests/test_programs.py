@@ -38,18 +38,21 @@ def refused(function, *words):
 # --- what counts as the program
 
 
+ONE, TWO = "long f(long n) { return 1; }\n", "long f(long n) { return 2; }\n"
+
+
 @pytest.mark.parametrize(
     "output, block",
     [
-        ("```cpp\nlong f(long n) { return n; }\n```\n```cpp\nint main() { f(2); }\n```", "long f(long n) { return n; }\n"),
-        ("```cpp\nlong f(long n) { return 1; }\n```\n```cpp\nlong f(long n) { return 2; }\n```", "long f(long n) { return 2; }\n"),
-        ("<think>```cpp\nlong f(long n) { return 1; }\n```</think>\n```c++\nreturn 2;\n```", "return 2;\n"),
-        ("```python\nf = 1\n```\n```\nlong f(long n) { return 3; }\n```", "long f(long n) { return 3; }\n"),
-        ("long f(long n) { return 4; }", "long f(long n) { return 4; }"),
+        (f"```cpp\n{ONE}```\n```cpp\nint main() {{ f(2); }}\n```", ONE),
+        (f"```cpp\n{ONE}```\n```cpp\n{TWO}```", TWO),
+        (f"<think>```cpp\n{ONE}```</think>\n```c++\nreturn 2;\n```", "return 2;\n"),
+        (f"```python\nf = 1\n```\n```\n{TWO}```", TWO),
+        (TWO, TWO),
         ("I would call f(2).", None),
         ("", None),
     ],
-)  # fmt: skip
+)
 def test_the_block_that_defines_the_function_counts(output, block):
     assert harness.block_of("cpp", output, "f") == block
 
@@ -94,7 +97,10 @@ def test_tests_of_another_form_are_no_program():
 @pytest.mark.parametrize(
     "text, program",
     [
-        ("```python\ndef f():\n    return 1\n```\n```python\nprint(f())\n```", "def g(): pass\n\ndef f():\n    return 1\n"),
+        (
+            "```python\ndef f():\n    return 1\n```\n```python\nprint(f())\n```",
+            "def g(): pass\n\ndef f():\n    return 1\n",
+        ),
         ("```\n    return 2\n```", "def g(): pass\ndef f():\n    return 2\n"),
         ("No idea.", None),
     ],
@@ -148,8 +154,13 @@ def test_a_program_that_cannot_be_isolated_is_an_error_and_one_out_of_time_is_wr
 
 
 ROW = {"name": "HumanEval_53_add", "language": "sh", "prompt": "#!/bin/bash\nadd() {\n", "tests": "}\n\nrun_test"}
-CASE = {"task_id": "HumanEval/53", "prompt": "def add(x, y):\n", "canonical_solution": "    return x + y\n", "entry_point": "add",
-        "test": "def check(candidate):\n    assert candidate(2, 3) == 5\n"}  # fmt: skip
+CASE = {
+    "task_id": "HumanEval/53",
+    "prompt": "def add(x, y):\n",
+    "canonical_solution": "    return x + y\n",
+    "entry_point": "add",
+    "test": "def check(candidate):\n    assert candidate(2, 3) == 5\n",
+}
 
 
 def test_humaneval_mul_knows_the_language_by_the_row_or_by_the_file(tmp_path):
@@ -175,12 +186,22 @@ def test_a_row_that_is_none_is_refused(change, words, tmp_path):
 
 def test_mbpp_asks_the_test_split_where_all_tasks_are_there(tmp_path):
     def row(number):
-        return {"task_id": number, "text": "Add.", "test_list": ["assert add(1, 2) == 3"], "code": "def add(a, b):\r\n  return a + b"}
+        return {
+            "task_id": number,
+            "text": "Add.",
+            "test_list": ["assert add(1, 2) == 3"],
+            "code": "def add(a, b):\r\n  return a + b",
+        }
 
     whole = put(tmp_path / "a", "mbpp.jsonl", map(row, (1, 10, 11, 510, 511, 974)))
     assert [item.id for item in programs.load_mbpp(whole)] == ["MBPP/11", "MBPP/510"]
-    assert [item.id for item in programs.load_mbpp(put(tmp_path / "b", "mbpp.jsonl", map(row, (2, 3))))] == ["MBPP/2", "MBPP/3"]
-    refused(lambda: programs.load_mbpp(put(tmp_path / "c", "x.jsonl", [row(11) | {"test_list": []}])), "test_list", "line 1")
+    assert [item.id for item in programs.load_mbpp(put(tmp_path / "b", "mbpp.jsonl", map(row, (2, 3))))] == [
+        "MBPP/2",
+        "MBPP/3",
+    ]
+    refused(
+        lambda: programs.load_mbpp(put(tmp_path / "c", "x.jsonl", [row(11) | {"test_list": []}])), "test_list", "line 1"
+    )
 
 
 def packed(tests):
@@ -195,8 +216,9 @@ class Evil:
 def problem(day, **more):
     cases = [{"input": "1\n", "output": "2\n", "testtype": "stdin"}]
     return {
-        "question_id": f"q{day}", "question_content": "Add one.", "contest_date": f"{day}T00:00:00", "difficulty": "easy",
-        "starter_code": "", "public_test_cases": json.dumps(cases), "private_test_cases": packed(cases * 2), "metadata": "{}",
+        "question_id": f"q{day}", "question_content": "Add one.", "contest_date": f"{day}T00:00:00",
+        "difficulty": "easy", "starter_code": "", "metadata": "{}", "public_test_cases": json.dumps(cases),
+        "private_test_cases": packed(cases * 2),
     } | more  # fmt: skip
 
 
@@ -227,16 +249,22 @@ def test_a_pickle_is_read_and_never_run(content, tmp_path):
     window = contests.live_code_bench(*contests.WINDOW)
     refused(lambda: window.load(folder), "line 1", "private_test_cases")
     assert not Path("/tmp/evil").exists()
-    refused(lambda: window.load(put(tmp_path, "test.jsonl", [problem("2024-09-01", private_test_cases="?")])), "private")
+    refused(
+        lambda: window.load(put(tmp_path, "test.jsonl", [problem("2024-09-01", private_test_cases="?")])), "private"
+    )
 
 
 @pytest.mark.parametrize(
     "tests",
-    [None, [], {}, {"inputs": [], "outputs": []}, {"inputs": ["1"], "outputs": []}, {"inputs": ["1"], "outputs": [2]}, "{",
-     [{"input": "1"}]],
+    [None, [], {}, {"inputs": [], "outputs": []}, {"inputs": ["1"], "outputs": []}, {"inputs": ["1"], "outputs": [2]},
+     "{", [{"input": "1"}]],
 )  # fmt: skip
 def test_a_contest_problem_needs_tests(tests, tmp_path):
-    refused(lambda: contests.load_contests(put(tmp_path, "x.jsonl", [{"problem": "Add.", "tests": tests}])), "line 1", "tests")
+    refused(
+        lambda: contests.load_contests(put(tmp_path, "x.jsonl", [{"problem": "Add.", "tests": tests}])),
+        "line 1",
+        "tests",
+    )
 
 
 def test_names_are_those_of_the_papers_table():

@@ -20,7 +20,7 @@ from r1repro.evals import files
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal, Score
 from r1repro.rewards import code
-from r1repro.run import write_text
+from r1repro.run import writable, write_text
 
 _INSTANCE = re.compile(r"[\w.-]+__[\w.-]+-\d+")
 _PATCH = re.compile(r"^(?:diff --git |--- )\S.*?^@@ -\d+", re.MULTILINE | re.DOTALL)
@@ -34,8 +34,8 @@ def load_swe_bench(folder: Path) -> list[Item]:
         id, text = files.text_of(record, "instance_id"), record.row.get("text")
         problem, repository = files.text_of(record, "problem_statement"), record.row.get("repo") or "a repository"
         asked = (
-            f"{problem}\n\nThis is an issue of {repository}. Resolve it. Answer with a patch that `git apply` takes, in "
-            "one ```diff block."
+            f"{problem}\n\nThis is an issue of {repository}. Resolve it. Answer with a patch that `git apply` takes, "
+            "in one ```diff block."
         )
         if not _INSTANCE.fullmatch(id):
             raise Refusal(f"{record.where}: instance_id {id[:60]!r} is none of SWE-bench (owner__name-number): mend it")
@@ -124,6 +124,7 @@ def save_swe_bench(
         lines.append(json.dumps({name: row[name] for name in wanted}, ensure_ascii=False) + "\n")
     if len(models) != 1 or not all(_NAME.fullmatch(model) for model in models):
         raise Refusal(f"predictions of {sorted(models) or 'no model'}: give those of one model, named without spaces")
+    writable(path.parent)
     write_text(path, "".join(lines))
     name = re.sub(r"[^\w.-]+", "__", models.pop())
     return shlex.join(
@@ -162,6 +163,7 @@ def save_aider(
         }
     ]
     limits = {name: {"max_output_tokens": max_tokens, "litellm_provider": "openai", "mode": "chat"}}
+    writable(folder)
     write_text(folder / ".aider.model.settings.yml", json.dumps(settings, indent=2) + "\n")
     write_text(folder / ".aider.model.metadata.json", json.dumps(limits, indent=2) + "\n")
     run = re.sub(r"[^\w.-]+", "-", model)
