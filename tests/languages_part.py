@@ -117,24 +117,22 @@ if HERE:
 
         @pytest.mark.parametrize("name", HERE)
         def test_right_programs_are_accepted_and_wrong_ones_refused(name):
-            def both(number: int) -> tuple[dict, dict]:
-                program = PROGRAMS[name][number]
-                wrong = made_wrong(number, program)
-                assert wrong != program
-                thought = f"<think>\nWait, {wrong}\n</think>\nHere it is.\n\n"
-                return (
-                    verdict_of(
-                        f"{name}/{number}", f"{thought}```{FENCE[name]}\n{program}\n```\nFor example:\n```\n1 + 1\n```"
-                    ),
-                    verdict_of(
-                        f"{name}/{number}", f"```{FENCE[name]}\n{program}\n```\nOr:\n```{FENCE[name]}\n{wrong}\n```"
-                    ),
-                )
-
+            """Of languages with a slow compiler four are made wrong, of the others all."""
+            programs_of, built = PROGRAMS[name], name in ("cpp", "java", "ts")
+            wrong = {n: made_wrong(n, text) for n, text in list(programs_of.items())[: 4 if built else None]}
+            assert all(text != programs_of[n] for n, text in wrong.items())
+            fence = f"```{FENCE[name]}"
+            cases = {
+                (n, "right"): f"<think>\n{fence}\nno\n```\n</think>\nSo:\n{fence}\n{text}\n```\nTry:\n```\n1 + 1\n```"
+                for n, text in programs_of.items()
+            } | {
+                (n, "wrong"): f"{fence}\n{programs_of[n]}\n```\nOr:\n{fence}\n{text}\n```" for n, text in wrong.items()
+            }
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                found = dict(zip(PROGRAMS[name], pool.map(both, PROGRAMS[name]), strict=True))
-            assert {n: v for n, (v, _) in found.items() if v["verdict"] != "right"} == {}
-            assert {n: v for n, (_, v) in found.items() if v["verdict"] != "wrong" or "not built" in v["reason"]} == {}
+                verdicts = pool.map(lambda case: verdict_of(f"{name}/{case[0]}", cases[case]), cases)
+                found = dict(zip(cases, verdicts, strict=True))
+            assert {case: v for case, v in found.items() if v["verdict"] != case[1]} == {}
+            assert {case: v for case, v in found.items() if "not built" in v["reason"]} == {}
 
         @pytest.mark.parametrize("id", [id for id in FLAWED if id.split("/")[0] in HERE])
         def test_rows_that_accept_no_program_are_known(id):

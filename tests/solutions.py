@@ -267,7 +267,7 @@ WRONG = {
          ("rev <<<", "cat <<<")],
     103: [("n + m", "n + m + 2")],
     162: [("%032x", "%x1"), ("MD5.Create", "SHA1.Create"), ("'md5'", "'sha1'"), ("digest[i]", "digest[15 - i]"),
-          ("md5($text)", "sha1($text)"), ("md5sum", "sha1sum")],
+          (": md5(", ": sha1("), ("md5sum", "sha1sum")],
 }  # fmt: skip
 """Of a task's programs: what is put in place of what."""
 
