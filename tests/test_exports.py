@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from r1repro.__main__ import main
 from r1repro.evals import exports
 from r1repro.records import Refusal
 
@@ -117,3 +118,19 @@ def test_instances_and_exercises_are_read_and_never_graded_here(tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row | {"instance_id": "astropy"}) + "\n")
     with pytest.raises(Refusal, match="line 1"):
         swe.load(tmp_path)
+
+
+def test_a_run_is_exported_and_its_command_printed(tmp_path, capsys):
+    row = {"id": "astropy__astropy-12907", "outputs": [{"text": f"```diff\n{PATCH}```"}, {"text": ""}]}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    words = ["export-swe-bench", "--run", str(tmp_path), "--to", str(tmp_path / "p.jsonl"), "--name", "ours"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("python -m swebench.harness.run_evaluation ")
+    assert json.loads((tmp_path / "p.jsonl").read_text()) == ROW | {"model_name_or_path": "ours"}
+    assert main(["export-aider", "--url", "http://x:1/v1", "--model", "m", "--to", str(tmp_path / "aider")]) == 0
+    assert "benchmark.py m --model openai/m" in capsys.readouterr().out
+    (tmp_path / "samples.jsonl").write_text('{"step": 1}\n')
+    for run in (tmp_path, tmp_path / "nothing"):
+        words[2] = str(run)
+        assert main(words) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -66,7 +66,7 @@ def _language(name: str) -> tuple[str, str, str]:
     """One line for each language that programs are evaluated in, besides Python."""
     if why := languages.missing(name):
         return "note", f"programs, {name}", why.removeprefix(f"{name}: ")
-    return "ok", f"programs, {name}", f"evaluated: {', '.join(path for path in languages.tools(name).values())}"
+    return "ok", f"programs, {name}", f"evaluated, with {next(iter(languages.tools(name).values()))}"
 
 
 def _package(name: str, how: str) -> tuple[str, str, str]:

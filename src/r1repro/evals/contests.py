@@ -11,6 +11,7 @@ import binascii
 import datetime
 import json
 import pickletools
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,27 @@ def live_code_bench(first: str, last: str, name: str = "") -> Benchmark:
         load=lambda folder: load_live_code_bench(folder, days[0], days[1]),
         grade=grade_program,
         hub="livecodebench/code_generation_lite",
-        files="test*.jsonl",
+        files="test[45].jsonl" if (first, last) == WINDOW else "test*.jsonl",  # releases are cumulative: v4, v5
         k=8,
         metric="pass@1",
         licence="cc (card); statements of LeetCode, AtCoder and Codeforces",
         lacking=lacking,
         note="the paper's items are about 112 of these months, its list is not published; release_v5 has more of them",
     )
+
+
+def by_name(name: str) -> Benchmark | None:
+    """LiveCodeBench of a window that a name gives, or None where it is another name.
+
+    >>> by_name("LiveCodeBench 2024-05-01 to 2024-07-31").name
+    'LiveCodeBench (2024-05-01 to 2024-07-31)'
+    >>> by_name("LiveCodeBench (2024-08 to 2025-01)") is None
+    True
+    """
+    found = re.fullmatch(
+        r"live\s*code\s*bench\W*(\d{4}-\d\d-\d\d)\W+(?:to\W+)?(\d{4}-\d\d-\d\d)\W*", name, re.IGNORECASE
+    )
+    return live_code_bench(found[1], found[2]) if found else None
 
 
 def _day(text: str, way_out: str) -> datetime.date:

@@ -12,7 +12,7 @@ Where the paper is silent:
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from r1repro.evals import files
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal, Score
 from r1repro.rewards import code
-from r1repro.run import writable, write_text
+from r1repro.run import read_lines, writable, write_text
 
 _INSTANCE = re.compile(r"[\w.-]+__[\w.-]+-\d+")
 _PATCH = re.compile(r"^(?:diff --git |--- )\S.*?^@@ -\d+", re.MULTILINE | re.DOTALL)
@@ -66,6 +66,11 @@ def grade(item: Item, text: str) -> Score:
     return Score(value=None, verdict="error")
 
 
+def lacking(items: Sequence[Item]) -> list[str]:
+    """That nothing is graded here, in one line."""
+    return [f"{len(items)} questions are not graded here: the benchmark's own harness does, see `evals/exports.py`"]
+
+
 def patch_of(output: str) -> str | None:
     r"""The unified diff of an output: its last block that holds one, else all that follows the thinking; or None.
 
@@ -85,6 +90,24 @@ def predictions(outputs: Iterable[tuple[str, str]], model: str) -> list[dict[str
         {"instance_id": id, "model_name_or_path": model, "model_patch": patch_of(output) or ""}
         for id, output in outputs
     ]
+
+
+def export_run(run_dir: Path | str, path: Path | str, model: str) -> str:
+    """Write the first sample of each question of a run of SWE-bench as predictions; returns the harness's command.
+
+    Raises:
+        Refusal: no run there, or none of SWE-bench.
+    """
+    samples = Path(run_dir) / "samples.jsonl"
+    if not samples.is_file():
+        raise Refusal(f"no samples.jsonl in {run_dir}: give the folder of an evaluation of SWE-bench Verified")
+    try:
+        outputs = [(row["id"], row["outputs"][0]["text"]) for row in read_lines(samples)]
+    except (KeyError, IndexError, TypeError) as error:
+        raise Refusal(
+            f"{samples} is no evaluation of a benchmark ({error}): give that of SWE-bench Verified"
+        ) from error
+    return save_swe_bench(predictions(outputs, model), path)
 
 
 def save_swe_bench(
@@ -179,14 +202,15 @@ def save_aider(
 
 BENCHMARKS = (
     Benchmark(
-        name="SWE-bench Verified", folder="swe_bench_verified", load=load_swe_bench, grade=grade,
-        hub="princeton-nlp/SWE-bench_Verified", metric="resolved %", licence="none on the card; code MIT",
-        note="graded by its own harness, in containers: `exports.save_swe_bench` writes what it reads. The paper goes "
-        "through the Agentless scaffold, ours is one patch for one prompt",
+        name="SWE-bench Verified", folder="swe_bench_verified", load=load_swe_bench, grade=grade, lacking=lacking,
+        hub="princeton-nlp/SWE-bench_Verified", files="data/test-*", metric="resolved %",
+        licence="none on the card; code MIT",
+        note="graded by its own harness, in containers: `python -m r1repro export-swe-bench`. The paper goes through "
+        "the Agentless scaffold, ours is one patch for one prompt",
     ),
     Benchmark(
-        name="Aider-Polyglot", folder="polyglot_benchmark", load=load_polyglot, grade=grade, metric="accuracy",
-        licence="those of the Exercism tracks",
-        note="Aider's harness asks the model itself, in several turns: `exports.save_aider` writes its settings",
+        name="Aider-Polyglot", folder="polyglot_benchmark", load=load_polyglot, grade=grade, lacking=lacking,
+        metric="accuracy", licence="those of the Exercism tracks",
+        note="Aider's harness asks the model itself, in several turns: `python -m r1repro export-aider`",
     ),
 )  # fmt: skip

@@ -1,5 +1,5 @@
 """Functions: HumanEval-Mul in eight languages, HumanEval and MBPP in Python, run in the sandbox (`rewards.code`,
-`rewards.languages`).  Whole programs are in `contests`; both lists are here.
+`rewards.languages`).  Whole programs are in `contests`, what other harnesses grade in `exports`; the list here has all.
 
 What could not be run is not evaluated: its score is None, never 0.  `lacking` says so before anything is sampled.
 
@@ -12,7 +12,7 @@ import ast
 import re
 from pathlib import Path
 
-from r1repro.evals import contests, files, harness
+from r1repro.evals import contests, exports, files, harness
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.evals.harness import lacking, score
 from r1repro.records import Refusal, Score
@@ -187,13 +187,14 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="HumanEval", folder="humaneval", load=load_human_eval, grade=grade_function, lacking=lacking,
-        perfect=perfect_function, hub="openai/openai_humaneval", licence="MIT",
+        perfect=perfect_function, hub="openai/openai_humaneval", files="openai_humaneval/test-*", licence="MIT",
         note="not in the paper but in its HumanEval-Mul; zero-shot, prompt ours",
     ),
     Benchmark(
         name="MBPP", folder="mbpp", load=load_mbpp, grade=grade_function, lacking=lacking, perfect=perfect_function,
-        hub="google-research-datasets/mbpp", licence="CC BY 4.0",
+        hub="google-research-datasets/mbpp", files="full/test-*", licence="CC BY 4.0",
         note="not in the paper; zero-shot, prompt ours with the tests in it",
     ),
     *contests.BENCHMARKS,
+    *exports.BENCHMARKS,
 )  # fmt: skip

@@ -185,6 +185,8 @@ def missing(name: str) -> str:
         )
     if why := sandbox.refusal():
         return f"{name}: its programs are not evaluated: {why}"
+    if sandbox.isolation() == "none":  # they would write into one /tmp, beside each other
+        return f"{name}: its programs are not evaluated without isolation: install bubblewrap"
     return ""
 
 
