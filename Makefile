@@ -48,7 +48,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sandbox reproduce publish test test-kill test-graders test-sandbox test-languages test-browser test-vllm test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
+.PHONY: help setup setup-sandbox reproduce publish test test-kill test-graders test-sandbox test-languages test-browser test-vllm test-benchmarks test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [CLAIMS=all] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
@@ -95,6 +95,9 @@ test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the p
 
 test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our policy, before and after changes of the weights
 	.venv-vllm/bin/python -m pytest tests/vllm_part.py
+
+test-benchmarks: $(STAMP) ## the paper's benchmarks on their own files in R1REPRO_DATA: every question, labelled outputs, kills
+	$(RUN) -m pytest tests/benchmarks_part.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 

@@ -55,7 +55,7 @@ class Benchmark:
     """Dataset id of Hugging Face, where there is one."""
 
     files: str = ""
-    """Which of the hub's files hold the questions, as a pattern; empty: ours is not downloaded but put there by hand."""
+    """Which of the hub's files hold the questions, as a pattern; empty: nothing is downloaded."""
 
     answer: Callable[[Item, str], str | None] | None = None
     """What an output votes for in cons@k, None for no vote; None where there is nothing to vote on."""
