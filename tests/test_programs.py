@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from r1repro import doctor
-from r1repro.evals import contests, harness, programs
+from r1repro.config import Exam, Policy
+from r1repro.evals import contests, harness, programs, run
 from r1repro.evals.benchmark import Item
 from r1repro.records import Refusal
 from r1repro.rewards import code, languages, sandbox
+from r1repro.run import read_json
 
 DATA = Path(os.environ.get("R1REPRO_DATA", "data"))
 
@@ -332,3 +334,21 @@ if DATA.is_dir():  # collected only where the data lies, so nothing is ever skip
         }  # fmt: skip
         assert all(len({item.id for item in found}) == len(found) for found in items.values())
         assert set(programs.FLAWED) <= {item.id for item in items["HumanEval-Mul"]}
+
+
+def test_what_a_machine_lacks_is_said_and_left_out_of_the_numbers(tmp_path, monkeypatch, capsys):
+    put(tmp_path / "humaneval_mul", "humaneval-sh.jsonl", [ROW])
+    put(
+        tmp_path / "humaneval_mul",
+        "humaneval-php.jsonl",
+        [ROW | {"language": "php", "prompt": "<?php\nfunction add() {\n"}],
+    )
+    monkeypatch.setenv("R1REPRO_DATA", str(tmp_path))
+    monkeypatch.setattr(sandbox, "refusal", lambda: "")
+    monkeypatch.setattr(sandbox, "isolation", lambda: "root")
+    monkeypatch.setattr(languages, "tools", lambda name: {"php": "" if name == "php" else "/usr/bin/env"})
+    cfg = Exam(benchmark="HumanEval-Mul", k=2, policy=Policy(template="r1_zero"))
+    summary = read_json(run.run(cfg, tmp_path / "run", "scripted:silent") / "summary.json")
+    assert (summary["questions"], summary["not evaluated"], len(summary["lacking"])) == (2, 1, 1)
+    assert summary["metrics"][0]["value"] == 0.0 and "groups" not in summary
+    assert [line for line in capsys.readouterr().err.splitlines() if "php: no php below /usr" in line]
