@@ -129,6 +129,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--evaluation", metavar="RUN", help="folder of an evaluation, for the card")
     made.add_argument("--max-positions", default="0", help="context to be named at least (default: that of the base)")
+    made = verb(
+        "export-swe-bench", _export_swe_bench, "write a run's patches as SWE-bench reads them, print its command"
+    )
+    made.add_argument("--run", dest="source", required=True, metavar="RUN", help="evaluation of SWE-bench Verified")
+    made.add_argument("--to", required=True, metavar="FILE", help="file of JSON lines to be written")
+    made.add_argument("--name", required=True, help="of the model, in the harness's report")
+    made = verb(
+        "export-aider", _export_aider, "write the settings by which Aider's benchmark asks a model, print its command"
+    )
+    made.add_argument("--url", required=True, help="of a server that speaks OpenAI's protocol")
+    made.add_argument("--model", required=True, help="as that server calls it")
+    made.add_argument("--to", required=True, metavar="FOLDER", help="folder that the settings are written to")
     made = verb("compare", _compare, "what differs between two runs, in what was asked and in what came out")
     made.add_argument("first", metavar="RUN", help="folder of a run, the one that has a manifest.json")
     made.add_argument("second", metavar="RUN", help="folder of the other")
@@ -322,6 +334,18 @@ def _export(arguments) -> None:
         evaluation=arguments.evaluation, max_positions=_whole("--max-positions", arguments.max_positions),
     )  # fmt: skip
     sys.stdout.write(f"{done}\n")
+
+
+def _export_swe_bench(arguments) -> None:
+    from r1repro.evals import exports
+
+    sys.stdout.write(f"{exports.export_run(arguments.source, arguments.to, arguments.name)}\n")
+
+
+def _export_aider(arguments) -> None:
+    from r1repro.evals import exports
+
+    sys.stdout.write(f"{exports.save_aider(arguments.to, arguments.model, arguments.url)}\n")
 
 
 def _compare(arguments) -> None:
