@@ -15,9 +15,10 @@ from test_traces import lines
 
 from r1repro import __main__ as cli
 from r1repro.config import Teach
+from r1repro.engine import remote
 from r1repro.records import Refusal
 from r1repro.run import read_json, read_lines
-from r1repro.stages import remote, sft, teacher, traces
+from r1repro.stages import sft, teacher, traces
 
 KEY = "sk-very-secret-1234"
 QUESTIONS = [
