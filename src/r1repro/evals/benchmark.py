@@ -54,6 +54,12 @@ class Benchmark:
     hub: str = ""
     """Dataset id of Hugging Face, where there is one."""
 
+    files: str = ""
+    """Which of the hub's files hold the questions, as a pattern; empty: ours is not downloaded but put there by hand."""
+
+    answer: Callable[[Item, str], str | None] | None = None
+    """What an output votes for in cons@k, None for no vote; None where there is nothing to vote on."""
+
     k: int = 1
     """Samples a question by the paper's protocol."""
 
