@@ -55,12 +55,12 @@ class Request:
     alternatives: int = 0
     """How many of the likeliest first tokens are to come with their log-probabilities."""
 
-    def body(self, model: str, least_tokens: int = 0) -> dict[str, Any]:
+    def body(self, model: str, least_tokens: int = 0, logprobs: bool = True) -> dict[str, Any]:
         """The request in OpenAI's protocol, at temperature 0."""
         said = [{"role": role, "content": _whole(text)} for role, text in self.messages]
         made = {"model": model, "messages": said, "stream": False, "temperature": 0.0}
         made["max_tokens"] = max(self.max_tokens, least_tokens)
-        return made | ({"logprobs": True, "top_logprobs": self.alternatives} if self.alternatives else {})
+        return made | ({"logprobs": True, "top_logprobs": self.alternatives} if self.alternatives and logprobs else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +96,19 @@ class Forecast:
         asked = self.prompt_tokens * per_million[0] / 1e6
         return asked, asked + self.output_tokens * per_million[1] / 1e6
 
+    def told(self, per_million: tuple[float, float]) -> str:
+        """One line for a person, in the currency of the prices.
+
+        >>> Forecast(1000, 5, 2_000_000, 500_000).told((10, 30))
+        '1,000 requests (5 more are answered): about 2,000,000 tokens in, at most 500,000 out; costs 20.00 to 35.00'
+        """
+        least, most = self.cost(per_million)
+        costs = f"costs {least:.2f} to {most:.2f}" if any(per_million) else "no prices given"
+        return (
+            f"{self.requests:,} requests ({self.known:,} more are answered): about {self.prompt_tokens:,} tokens in, "
+            f"at most {self.output_tokens:,} out; {costs}"
+        )
+
 
 class Judge:
     """A model on a server, and a file of what it has answered so far.
@@ -103,21 +116,32 @@ class Judge:
     Args:
         folder: where the answers are kept (`CACHE`), by content: model, messages and settings, not the address.
         least_tokens: of an answer, where a protocol allows fewer: for judges that think before they answer.
+        logprobs: whether to ask for log-probabilities where a protocol weighs by them; some servers refuse to.
         tries, timeout_s: see `engine.remote.Server`.
     """
 
     def __init__(
         self, url: str, model: str, folder: Path | str, *, at_once: int = 16, tries: int = 6, timeout_s: float = 600.0,
-        least_tokens: int = 0,
+        least_tokens: int = 0, logprobs: bool = True,
     ):  # fmt: skip
         remote.check_above_0("at_once", at_once)
         if not url.startswith(("http://", "https://")):
             raise Refusal(f"the url is {url!r}: give one that begins with http:// or https://")
         self.url, self.model, self.file = url, model, Path(folder) / CACHE
-        self._at_once, self._tries, self._timeout_s, self._least_tokens = at_once, tries, timeout_s, least_tokens
+        self._at_once, self._tries, self._timeout_s = at_once, tries, timeout_s
+        self._least_tokens, self._logprobs = least_tokens, logprobs
         drop_torn_line(self.file)
         with readable(self.file):
             self._known = {row["key"]: _reply(row) for row in read_lines(self.file)}
+
+    def spent(self) -> dict[str, int]:
+        """Answers on disk, and their tokens as the server counted them."""
+        known = list(self._known.values())
+        return {
+            "answers": len(known),
+            "prompt_tokens": sum(reply.prompt_tokens for reply in known),
+            "output_tokens": sum(reply.output_tokens for reply in known),
+        }
 
     def forecast(self, requests: Sequence[Request]) -> Forecast:
         """What of these is still to be asked; the same request counts once."""
@@ -151,8 +175,7 @@ class Judge:
 
     def _gather(self, server: remote.Server, missing: list[tuple[str, Request]]) -> list[str]:
         def ask(job: tuple[str, Request]) -> dict[str, Any] | remote.Failure:
-            body = job[1].body(self.model, self._least_tokens)
-            return server.answer(body, lambda said: _row(job[0], said))
+            return server.answer(self._body(job[1]), lambda said: _row(job[0], said))
 
         def keep(row: dict[str, Any]) -> None:
             append_lines(self.file, [row])
@@ -170,8 +193,10 @@ class Judge:
                 yield key, request
 
     def _key(self, request: Request) -> str:
-        body = json.dumps(request.body(self.model, self._least_tokens), sort_keys=True)
-        return hashlib.sha256(body.encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._body(request), sort_keys=True).encode()).hexdigest()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        return request.body(self.model, self._least_tokens, self._logprobs)
 
 
 def tokens(text: str) -> int:
