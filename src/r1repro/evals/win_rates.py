@@ -24,6 +24,9 @@ and the inverse strengths of the L1 penalty that it chooses from."""
 STRONG = 3
 """Arena-Hard v0.1: a much better answer counts as so many better ones."""
 
+LARGEST = 30.0
+"""Ours, of log-odds: the win rate is then 1 to twelve places."""
+
 ROUNDS = 1000
 LEVEL = 0.95
 """Ours: bootstrap rounds and level of an interval; Arena-Hard's own table takes 100 rounds."""
@@ -193,7 +196,7 @@ class Battle(NamedTuple):
 def bradley_terry(battles: Sequence[Battle], baseline: str, *, steps: int = 100) -> dict[str, float]:
     """Log-odds by which each player beats ``baseline``, of greatest likelihood; a tie is half a game won by each.
 
-    A player who has won or lost every game has no such number; it is cut at 30 in size.
+    A player who has won or lost every game has no such number; it is cut at `LARGEST` in size.
 
     >>> found = bradley_terry([Battle("a", "b", 1.0, 3), Battle("a", "b", 0.0)], "b")
     >>> float(np.exp(found["a"]).round(6))
@@ -214,8 +217,8 @@ def bradley_terry(battles: Sequence[Battle], baseline: str, *, steps: int = 100)
         step_M = (
             np.append(0.0, np.clip(np.linalg.solve(curve_MM[1:, 1:], slope_M[1:]), -2, 2)) if names else 0 * slope_M
         )
-        strength_M = np.clip(strength_M + step_M, -30, 30)
-        if np.abs(step_M).max() < 1e-10:
+        before_M, strength_M = strength_M, np.clip(strength_M + step_M, -LARGEST, LARGEST)
+        if np.abs(strength_M - before_M).max() < 1e-10:
             break
     return {name: float(strength_M[i]) for name, i in place.items()}
 
