@@ -75,10 +75,28 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
     made.add_argument("--seed", default="0")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
-    made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
-    made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
-    made.add_argument("--run-dir", required=True, help="folder for samples and summary")
+    text = "evaluate a model by the protocol of section 3, on benchmarks of the paper or on questions of ours"
+    made = verbs.add_parser("evaluate", parents=[tier], help=text, description=text)  # its --out is its own
+    made.add_argument("--model", required=True, help="folder, run, base such as tiny-1m, or organisation/name of a hub")
+    made.add_argument("--benchmark", nargs="+", action="extend", default=[], metavar="NAME", help="see `benchmarks`")
+    made.add_argument("--out", dest="target", metavar="DIR", help="folder for samples, summaries and the table")
+    made.add_argument("--k", help="samples a question (default: the paper's)")
+    made.add_argument("--limit", help="at most so many questions of each benchmark (default: all)")
+    made.add_argument(
+        "--beside", metavar="MODEL", help="column of the paper (default: the model's own, or DeepSeek-R1)"
+    )
+    made.add_argument("--run-dir", help="without --benchmark: folder for samples and summary")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
+    made.set_defaults(run=_evaluate, out=None)
+    verb(
+        "benchmarks", _benchmarks, "the paper's benchmarks: its numbers, where their files are looked for, what is not"
+    )
+    text = "which questions of a benchmark does a training set hold, by ten words in a row"
+    made = verbs.add_parser("contamination", help=text, description=text)  # its --out is a file
+    made.add_argument("--train", required=True, metavar="FILE", help="file or folder of rows")
+    made.add_argument("--benchmark", nargs="+", action="extend", required=True, metavar="NAME", help="see `benchmarks`")
+    made.add_argument("--out", dest="target", metavar="FILE", help="JSON lines: the questions found, and in which rows")
+    made.set_defaults(run=_contamination, out=None)
     made = verb("chat", _chat, "talk to a model: each question alone (single turn), in the paper's template")
     made.add_argument("--model", required=True, help="folder of a run or model, or a base such as tiny-1m")
     made.add_argument("--question", action="append", metavar="TEXT", help="answer this and leave; may be repeated")
@@ -220,9 +238,61 @@ def _evaluate(arguments) -> None:
     from r1repro.stages import evaluate
 
     config.check_tier(arguments.tier)
+    if arguments.benchmark:
+        return _examine(arguments)
+    if not arguments.run_dir:
+        raise Refusal("nothing to evaluate on: give --benchmark and --out, or --run-dir for questions of ours")
     settings = config.r1_zero(arguments.tier, 0, config.parse_overrides(arguments.set))
     done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine)
     sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
+
+
+def _examine(arguments) -> None:
+    from r1repro import chat, config
+    from r1repro.engine import hub
+    from r1repro.evals import catalogue, run
+
+    if not arguments.target:
+        raise Refusal("no folder for the samples: give one with --out")
+    names = [catalogue.named(name).name for name in arguments.benchmark]
+    changes = config.parse_overrides(arguments.set)
+    changes = {f"exam.{n.removeprefix('evaluate.')}" if n.startswith("evaluate.") else n: v for n, v in changes.items()}
+    given = {"exam.k": arguments.k, "exam.limit": arguments.limit}
+    changes |= {name: _whole(f"--{name[5:]}", text) for name, text in given.items() if text is not None}
+    model = arguments.model
+    if not model.startswith(run.SCRIPTED):
+        local = Path(model).exists() or "/" not in model
+        model = chat.find(model) if local and not _is_student(model) else hub.folder(model)
+        changes = {"policy.template": run.template_of(model)} | changes
+    settings = [config.exam(arguments.tier, name, changes) for name in names]
+    beside = arguments.beside or catalogue.own_column(arguments.model)
+    catalogue.check_column(beside)
+    for name in names:
+        catalogue.items_of(catalogue.named(name))  # what is missing is said before anything is sampled
+    for exam, machine in settings:
+        run.run(exam, run.place(arguments.target, exam.benchmark), model, machine)
+    sys.stdout.write(run.save_table(arguments.target, beside))
+
+
+def _is_student(name: str) -> bool:
+    from r1repro import students
+
+    return name in students.students()
+
+
+def _benchmarks(_) -> None:
+    from r1repro.evals import catalogue
+
+    sys.stdout.write("".join(f"{line}\n" for line in catalogue.lines()))
+
+
+def _contamination(arguments) -> None:
+    from r1repro.evals import contamination
+
+    reports = contamination.check(Path(arguments.train), arguments.benchmark)
+    if arguments.target:
+        contamination.save(reports, Path(arguments.target))
+    sys.stdout.write("".join(f"{report.line()}\n" for report in reports))
 
 
 def _chat(arguments) -> int:

@@ -55,7 +55,7 @@ class Benchmark:
     """Dataset id of Hugging Face, where there is one."""
 
     files: str = ""
-    """Which of the hub's files hold the questions, as a pattern; empty: ours is not downloaded but put there by hand."""
+    """Which of the hub's files hold the questions, as a pattern; empty: nothing is downloaded."""
 
     answer: Callable[[Item, str], str | None] | None = None
     """What an output votes for in cons@k, None for no vote; None where there is nothing to vote on."""
@@ -81,3 +81,7 @@ class Benchmark:
 
     summarise: Callable[[Sequence[Item], Sequence[Sequence[float]]], dict[str, float]] | None = None
     """Further metrics of all scores, by item and sample; the mean is always there."""
+
+    lacking: Callable[[Sequence[Item]], list[str]] | None = None
+    """What this machine lacks to grade some of the items, a line each, for a person before anything is sampled; those
+    items score None."""

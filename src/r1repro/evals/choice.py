@@ -53,8 +53,7 @@ C_MMLU = (
 """Ours: the paper names CMMLU, and gives neither prompt nor score."""
 
 CLUE_WSC = (
-    "{text}\n\n上面的句子中的“{pronoun}”指的是谁或什么？请先思考，然后在最后一行写出“答案：X”，"
-    "X 是句子里的原词。"
+    "{text}\n\n上面的句子中的“{pronoun}”指的是谁或什么？请先思考，然后在最后一行写出“答案：X”，X 是句子里的原词。"
 )
 """Ours, with the question of the original ("... in the sentence above refers to") and the paper's last line."""
 
@@ -68,7 +67,7 @@ def letter(item: Item, text: str) -> str | None:
         ours reads only what follows the thinking, and there the last word counts.
 
     >>> item = Item(id="1", prompt="", gold="C", more={"question": "Which?\nA. one\nB. two\nC. three"})
-    >>> [letter(item, text) for text in ("<think>Answer: A</think> Answer: C", '{"answer": "B"}', "故选C。", "three", "")]
+    >>> [letter(item, text) for text in ("<think>Answer: A</think> (C)", '{"answer": "B"}', "故选C。", "three", "")]
     ['C', 'B', 'C', 'C', None]
     """
     said = text.rpartition("</think>")[2]
@@ -115,7 +114,9 @@ def _asked(
             own = record.row.get("question_id")
             items.append(
                 Item(
-                    id=files.distinct(str(own) if own is not None else f"{subject}/{files.hashed(question, *options)}", seen),
+                    id=files.distinct(
+                        str(own) if own is not None else f"{subject}/{files.hashed(question, *options)}", seen
+                    ),
                     prompt=template.format(word="Answer", question=question, options=listed, subject=name),
                     gold=gold,
                     group=subject,

@@ -39,7 +39,7 @@ class Record(NamedTuple):
 
 
 def records(folder: Path, prefer: Sequence[str] = (), header: Sequence[str] | None = None) -> Iterator[Record]:
-    """All rows of a folder's files, sorted by path; folders within it and archives included.
+    """All rows of a folder's files, sorted by path; folders within it and archives included.  Or of one file.
 
     Args:
         prefer: words such as ``test``: where some paths have the first of them, those alone are read; where none has,
@@ -49,7 +49,7 @@ def records(folder: Path, prefer: Sequence[str] = (), header: Sequence[str] | No
     Raises:
         Refusal: no folder, no file of a known form, or one that cannot be read; the line says where.
     """
-    found = sorted(_files(folder)) if folder.is_dir() else []
+    found = sorted(_files(folder), key=lambda each: each[0]) if folder.exists() else []
     if not found:
         raise Refusal(f"no questions in {folder}: put its files there ({', '.join(FORMS)}; .gz, .zip or .tar of those)")
     names = [name for name, _, _ in found]
@@ -69,8 +69,8 @@ def _shown(file: Path, name: str) -> str:
 
 def _files(folder: Path) -> Iterator[tuple[str, Path, Callable[[], bytes]]]:
     """Name below the folder, file, and how to read it; what lies in archives too."""
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder).as_posix()
+    for file in [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.name if file == folder else file.relative_to(folder).as_posix()
         if _NO_DATA.search(name):
             continue
         with _readable(file):
@@ -133,7 +133,9 @@ def _rows(name: str, where: str, read: Callable[[], bytes], header: Sequence[str
         lines = io.StringIO(text, newline="")
         first = text.partition("\n")[0]
         semicolons = header is None and first.count(";") > first.count(",")
-        given = csv.DictReader(lines, fieldnames=header, delimiter="\t" if form == ".tsv" else ";" if semicolons else ",")
+        given = csv.DictReader(
+            lines, fieldnames=header, delimiter="\t" if form == ".tsv" else ";" if semicolons else ","
+        )
         yield from _numbered(name, where, given)
     elif form == ".json" and text.lstrip().startswith("["):
         yield from _numbered(name, where, _parsed(text, where))

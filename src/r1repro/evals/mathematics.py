@@ -10,12 +10,13 @@ Where the paper is silent:
 """
 
 from pathlib import Path
+from typing import Any
 
 from r1repro import rows
 from r1repro.evals import files
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Question, Score
-from r1repro.rewards import accuracy
+from r1repro.rewards import accuracy, kinds
 
 ASKED = "Please reason step by step, and put your final answer within \\boxed{}."
 """README of deepseek-ai/DeepSeek-R1, usage recommendations."""
@@ -55,6 +56,14 @@ def grade(item: Item, text: str) -> Score:
     return accuracy.accuracy([question], [text])[0]
 
 
+def grade_stated(item: Item, text: str) -> Score:
+    """The same, but an answer that is stated in words or after "####" counts too, as GSM8K's own outputs have it."""
+    if accuracy.final_answer(text) is not None:
+        return grade(item, text)
+    found = kinds.grade("response", item.gold, text.rpartition("</think>")[2], item.prompt)
+    return Score(value=found["score"], verdict=found["verdict"])
+
+
 def answer(item: Item, text: str) -> str | None:
     """What an output votes for in cons@k."""
     found = accuracy.final_answer(text)
@@ -66,10 +75,9 @@ def perfect(item: Item) -> str:
     return f"<think>\nThis one is known.\n</think>\n\nThe answer is \\boxed{{{item.gold}}}."
 
 
-def _mathematics(name: str, folder: str, hub: str, **more) -> Benchmark:
-    return Benchmark(
-        name=name, folder=folder, hub=hub, load=load, grade=grade, answer=answer, perfect=perfect, **more
-    )  # fmt: skip
+def _mathematics(name: str, folder: str, hub: str, **more: Any) -> Benchmark:
+    usual = {"load": load, "grade": grade, "answer": answer, "perfect": perfect}
+    return Benchmark(name=name, folder=folder, hub=hub, **(usual | more))
 
 
 BENCHMARKS = (
@@ -89,7 +97,10 @@ BENCHMARKS = (
         "AIME 2025", "aime25", "math-ai/aime25", files="*.jsonl", k=64, licence="statements (c) MAA",
         note="the paper asks AIME II alone (15 items) and prints a score out of 15; public sets hold 30",
     ),
-    _mathematics("GSM8K", "gsm8k", "openai/gsm8k", files="main/test-*", k=4, licence="MIT", note="not in the paper; k ours"),
+    _mathematics(
+        "GSM8K", "gsm8k", "openai/gsm8k", files="main/test-*", k=4, licence="MIT", grade=grade_stated,
+        note="not in the paper; k ours; an answer that is stated without a box counts too",
+    ),
     _mathematics(
         "AMC 2023", "amc23", "math-ai/amc23", files="data/test-*", k=64, licence="statements (c) MAA",
         note="not in the paper, which prints points for AMC 12 2024, of which there is no public set; k ours",

@@ -52,7 +52,9 @@ def load(folder: Path) -> list[Item]:
             )
         )
     if not items:
-        raise Refusal(f"the files in {folder} hold no question besides the {SHOTS} examples: put drop_v0_dev.jsonl.gz there")
+        raise Refusal(
+            f"the files in {folder} hold no question besides the {SHOTS} examples: put drop_v0_dev.jsonl.gz there"
+        )
     return items
 
 
