@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_teacher import lines, said, server
+from protocol import said, server
 
 from r1repro import __main__ as cli
 from r1repro.engine import remote
@@ -24,6 +24,13 @@ from r1repro.run import read_json, read_lines
 
 SECRET = "the-thinking-that-nobody-may-judge"
 WORDS = "zero one two three four five six seven eight nine ten eleven".split()
+
+
+def lines(file, rows):
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return file
+
+
 RANKS = ("good", "baseline", "bad")
 NAMES = [benchmark.name for benchmark in judging.BENCHMARKS]
 
@@ -320,7 +327,7 @@ def test_costs_are_told_and_nothing_is_asked_without_a_yes(tmp_path, data, capfd
         )
         estimate = int(found[1].replace(",", ""))
         code, out, _ = told(capfd, *usual, "--yes")
-        assert code == 0 and re.search(r"win rate +100.00 %   .the paper, by its own judge: R1-Zero 53.6, R1 92.3", out)
+        assert code == 0 and re.search(r"win rate +100.00 %   .92.3 % is the paper's number for DeepSeek-R1", out)
         code, out, _ = told(capfd, *usual)
         assert "0 requests (24 more are answered)" in out and "100.00 %" in out and len(made.seen) == 24
     sent = sum(len(message["content"]) for _, body in made.seen for message in body["messages"])

@@ -27,7 +27,7 @@ def comparisons(num=400, true=(-1.5, 1.0, -0.7), seed=0, gamed=0):
     x_NP[:gamed, 2] = 0.0
     p_N = win_rates.sigmoid(x_NP @ np.array(true))
     certain_N = (random.random(num) < p_N).astype(float)
-    return x_NP, 0.9 * certain_N + 0.1 * p_N, np.where(np.arange(num) < gamed, 0.1, 1.0)
+    return win_rates.Comparisons(x_NP, 0.9 * certain_N + 0.1 * p_N, np.where(np.arange(num) < gamed, 0.1, 1.0))
 
 
 # --- the regression
@@ -51,12 +51,10 @@ def test_the_penalised_fit_is_where_no_slope_is_left(strength):
 
 
 def test_the_regression_finds_what_the_comparisons_were_made_from():
-    x_NP, y_N, w_N = comparisons(num=6000, seed=1)
-    found = win_rates.regression(*x_NP.T, y_N, w_N)
-    assert np.abs(np.array(found) - [-1.5, 1.0, -0.7]).max() < 0.2
-    gamed_NP, gamed_y_N, gamed_w_N = comparisons(num=6000, seed=1, gamed=3000)
-    held = win_rates.regression(*gamed_NP.T, gamed_y_N, gamed_w_N)
-    assert np.abs(np.array(held) - [-1.5, 1.0, -0.7]).max() < 0.2
+    for gamed in (0, 3000):
+        seen = comparisons(num=6000, seed=1, gamed=gamed)
+        found = win_rates.regression(seen, win_rates.chosen_strength(seen))
+        assert np.abs(np.array(found) - [-1.5, 1.0, -0.7]).max() < 0.2
 
 
 def test_a_share_is_worth_its_two_halves():
@@ -148,7 +146,7 @@ def test_the_length_controlled_win_rate_by_a_second_computation(tmp_path):
     """Torch minimises the same sum, without a penalty, to which cross-validation comes close."""
     items, rows, difficulty, term, table = alpaca(tmp_path)
     save(tmp_path / "df_gamed.csv", table)
-    found, how = preference.length_controlled(tmp_path, items, rows[::-1])
+    found, interval, how = preference.length_controlled(tmp_path, items, rows[::-1])
     x = torch.tensor(np.stack([term, difficulty, np.ones(300)], 1))
     g = torch.tensor([[np.tanh(row["std_delta_len"]), row["instruction_difficulty"], 0.0] for row in table])
     y = torch.tensor([row["preference"] - 1 for row in rows])
@@ -166,6 +164,7 @@ def test_the_length_controlled_win_rate_by_a_second_computation(tmp_path):
     fit.step(closure)
     with torch.no_grad():
         second = float(torch.sigmoid(beta[2] + beta[1] * torch.tensor(difficulty)).mean())
+    assert interval[0] < found < interval[1] and interval[1] - interval[0] < 0.15
     assert how == "fitted with df_gamed.csv" and found == pytest.approx(second, abs=0.002)
     raw = float(np.mean([row["preference"] - 1 for row in rows]))
     assert abs(found - raw) > 0.01, "the lengths had something to say"
@@ -173,11 +172,11 @@ def test_the_length_controlled_win_rate_by_a_second_computation(tmp_path):
 
 def test_difficulties_alone_and_none(tmp_path):
     items, rows, _, _, table = alpaca(tmp_path)
-    none, how = preference.length_controlled(tmp_path, items, rows)
+    none, _, how = preference.length_controlled(tmp_path, items, rows)
     assert none is None and "df_gamed.csv" in how
     names = ("index", "instruction_difficulty")
     save(tmp_path / "instruction_difficulty.csv", [{name: row[name] for name in names} for row in table[:300]])
-    found, how = preference.length_controlled(tmp_path, items, rows)
+    found, interval, how = preference.length_controlled(tmp_path, items, rows)
     assert 0.2 < found < 0.6 and how == "fitted with instruction_difficulty.csv, without gamed baselines"
     save(tmp_path / "df_gamed.csv", table[:7])
     with pytest.raises(Refusal, match="knows no difficulty of instruction 7: take df_gamed.csv"):

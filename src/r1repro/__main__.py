@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     made = verbs.add_parser("judge", help=text, description=text)  # its --out is not the folder of all runs
     made.add_argument("--outputs", required=True, metavar="FILE_OR_RUN", help="samples, or the benchmark's own form")
     made.add_argument("--benchmark", required=True, metavar="NAME", help="such as Arena-Hard")
-    made.add_argument("--out", dest="target", required=True, metavar="FOLDER", help="folder for verdicts and answers")
+    made.add_argument(
+        "--out", dest="target", metavar="FOLDER", help="for verdicts (default: judged, in the run's folder)"
+    )
     made.add_argument(
         "--url", help="of the judge's server, such as http://localhost:8000; a file of verdicts needs none"
     )
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", default="600", metavar="SECONDS", help="without a byte (default: 600)")
     made.add_argument("--least-tokens", default="0", help="of an answer, for judges that think before they answer")
     made.add_argument("--no-logprobs", action="store_true", help="for servers that give no log-probabilities")
+    made.add_argument("--beside", default="DeepSeek-R1", metavar="MODEL", help="column of the paper")
     made.set_defaults(run=_judge, out=None)
     made = verb(
         "export", _export, "write a model as one plain folder of Hugging Face, adapters merged, with a model card"
@@ -325,8 +328,12 @@ def _teach(arguments) -> None:
 
 
 def _judge(arguments) -> None:
-    from r1repro.evals import judge, judging
+    from r1repro.evals import catalogue, judge, judging
 
+    catalogue.check_column(arguments.beside)
+    if not (arguments.target or Path(arguments.outputs).is_dir()):
+        raise Refusal("no folder for the verdicts: give one with --out")
+    target = arguments.target or Path(arguments.outputs, judging.FOLDER)
     prices = (_price("--price-in", arguments.price_in), _price("--price-out", arguments.price_out))
     limits = {
         "at_once": _whole("--at-once", arguments.at_once),
@@ -339,14 +346,14 @@ def _judge(arguments) -> None:
         if not (arguments.url and arguments.model):
             raise Refusal(f"{task.source} holds no verdicts: give --url and --model of a judge")
         logprobs = not arguments.no_logprobs
-        by = judge.Judge(arguments.url, arguments.model, arguments.target, logprobs=logprobs, **limits)
+        by = judge.Judge(arguments.url, arguments.model, target, logprobs=logprobs, **limits)
         to_ask = judging.forecast(task, by)
         sys.stdout.write(f"{to_ask.told(prices)}\n")
         if to_ask.requests and not arguments.yes:
             sys.stdout.write("nothing is asked yet: add --yes to have it judged\n")
             return
         sys.stdout.flush()
-    for line in judging.lines(task.benchmark, judging.run(task, arguments.target, by)):
+    for line in judging.lines(task.benchmark, judging.run(task, target, by), arguments.beside):
         sys.stdout.write(f"{line}\n")
 
 

@@ -19,7 +19,7 @@ from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal
 from r1repro.run import writable
 
-MODULES = ("mathematics", "choice", "reading", "instructions", "judge", "programs")
+MODULES = ("mathematics", "choice", "reading", "instructions", "judging", "programs")
 """Files of this room that have a tuple ``BENCHMARKS``."""
 
 NOT_REPRODUCIBLE = {

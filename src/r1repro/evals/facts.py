@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from r1repro.evals import files
+import numpy as np
+
+from r1repro.evals import files, win_rates
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.evals.judge import Protocol, Reply, Request, Verdict, filled, needs_judge
 from r1repro.records import Refusal, Score
@@ -226,6 +228,7 @@ def simple_summary(folder: Path, items: Sequence[Item], rows: Sequence[Mapping[s
     correct, given = count["correct"] / num, count["correct"] / attempted if attempted else 0.0
     return {
         "correct": correct,
+        "interval": _interval(grades),
         "incorrect": count["incorrect"] / num,
         "not_attempted": count["not_attempted"] / num,
         "correct_given_attempted": given,
@@ -251,7 +254,12 @@ def frames_decision(text: str) -> bool | None:
 
 def frames_summary(folder: Path, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     grades = [row["grade"] for row in rows if row["grade"]]
-    return {"accuracy": grades.count("correct") / max(len(grades), 1)}
+    return {"accuracy": grades.count("correct") / max(len(grades), 1), "interval": _interval(grades)}
+
+
+def _interval(grades: Sequence[str]) -> tuple[float, float] | None:
+    right_N = np.array([grade == "correct" for grade in grades])
+    return win_rates.bootstrap(lambda drawn: float(right_N[drawn].mean()), len(right_N)) if grades else None
 
 
 def _protocol(wording: str, verdict: Callable, summarise: Callable, headline: str) -> Protocol:
@@ -260,20 +268,20 @@ def _protocol(wording: str, verdict: Callable, summarise: Callable, headline: st
 
 BENCHMARKS = (
     Benchmark(
-        name="SimpleQA", folder="simpleqa", hub="basicv8vc/SimpleQA", load=load_simple, grade=needs_judge, judged=True,
-        metric="Correct", licence="MIT",
+        name="SimpleQA", folder="simpleqa", hub="basicv8vc/SimpleQA", files="*.csv", load=load_simple,
+        grade=needs_judge, judged=True, metric="Correct", licence="MIT",
         protocol=_protocol(SIMPLE_QA_WORDING, simple_verdict, simple_summary, "correct"),
         note="the grader's prompt is ours unless judge_prompt.txt holds the makers'; k is not stated: 1",
     ),
     Benchmark(
-        name="C-SimpleQA", folder="c_simpleqa", hub="OpenStellarTeam/Chinese-SimpleQA", load=load_simple,
-        grade=needs_judge, judged=True, metric="Correct", licence="CC BY-NC-SA 4.0",
+        name="C-SimpleQA", folder="c_simpleqa", hub="OpenStellarTeam/Chinese-SimpleQA", files="*.jsonl",
+        load=load_simple, grade=needs_judge, judged=True, metric="Correct", licence="CC BY-NC-SA 4.0",
         protocol=_protocol(C_SIMPLE_QA_WORDING, simple_verdict, simple_summary, "correct"),
         note="the grader's prompt is ours unless judge_prompt.txt holds the makers'; k is not stated: 1",
     ),
     Benchmark(
-        name="FRAMES", folder="frames", hub="google/frames-benchmark", load=load_frames, grade=needs_judge, judged=True,
-        metric="Acc.", licence="Apache-2.0",
+        name="FRAMES", folder="frames", hub="google/frames-benchmark", files="*.tsv", load=load_frames,
+        grade=needs_judge, judged=True, metric="Acc.", licence="Apache-2.0",
         protocol=_protocol(FRAMES_WORDING, frames_verdict, frames_summary, "accuracy"),
         note="oracle prompt: the articles are the user's to put beside the questions; k is not stated: 1",
     ),

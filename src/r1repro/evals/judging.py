@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1repro import paper
 from r1repro.config import data_folder
 from r1repro.engine import remote
-from r1repro.evals import facts, judge, preference
+from r1repro.evals import catalogue, facts, judge, preference
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.evals.judge import Judge, Verdict
 from r1repro.records import Refusal
 from r1repro.run import environment, now, sha256_file, writable, write_json, write_text
 
 BENCHMARKS = (*preference.BENCHMARKS, *facts.BENCHMARKS)
+FOLDER = "judged"
+"""Below the run of an evaluation, whose table then shows the verdicts."""
+
 TEXT = ("output", "text", "response", "prediction")
 NAMES = ("id", "question_id")
 QUESTION = ("question", "instruction", "problem", "prompt")
@@ -81,7 +83,7 @@ def prepare(name: str, source: Path | str) -> Task:
     benchmark = named(name)
     folder, source = data_folder() / benchmark.folder, Path(source)
     file = source / "samples.jsonl" if source.is_dir() else source
-    items = benchmark.load(folder)
+    items = catalogue.items_of(benchmark)
     by_name = {item.more["question"]: item for item in items} | {item.id: item for item in items}
     outputs: dict[str, list[str]] = {}
     verdicts: dict[str, list[Verdict | None]] = {}
@@ -105,7 +107,7 @@ def prepare(name: str, source: Path | str) -> Task:
     if any(flat) and not all(flat):
         raise Refusal(f"some rows of {file} hold verdicts and some do not: give one file of each kind")
     return Task(
-        benchmark=benchmark, folder=folder, source=file, model=model or file.stem, items=chosen,
+        benchmark=benchmark, folder=folder, source=file, model=model or source.name.partition(".")[0], items=chosen,
         outputs_QK=[outputs[item.id] for item in chosen], verdicts=flat if all(flat) else None, num_items=len(items),
     )  # fmt: skip
 
@@ -174,9 +176,11 @@ def run(task: Task, out: Path | str, by: Judge | None = None) -> dict[str, Any]:
         judged_by = {
             "judge": by.model, "url": remote.bare(by.url), "wording": judge.whose_wording(task.folder), **by.spent(),
         }  # fmt: skip
+    results = json.loads(json.dumps(done.summary))  # as it will be read
     summary = {
         "benchmark": task.benchmark.name, "model": task.model, "items": len(task.items), "of": task.num_items,
-        "results": done.summary, **judged_by, "source": sha256_file(task.source), "ended": now(), **environment(),
+        "results": results, "metrics": _metrics(task.benchmark, results), **judged_by,
+        "source": sha256_file(task.source), "ended": now(), **environment(),
     }  # fmt: skip
     write_text(out / "verdicts.jsonl", "".join(json.dumps(row) + "\n" for row in done.rows))
     protocol = task.benchmark.protocol
@@ -187,30 +191,24 @@ def run(task: Task, out: Path | str, by: Judge | None = None) -> dict[str, Any]:
     return summary
 
 
-PAPERS_NAMES = {"AlpacaEval 2.0": "AlpacaEval2.0", "Arena-Hard": "ArenaHard"}
-"""As Table 4 writes them."""
+def _metrics(benchmark: Benchmark, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline and its interval, as the table of an evaluation has them."""
+    value, interval = results[benchmark.protocol.headline], results["interval"]
+    bounds = {"low": interval[0], "high": interval[1]} if value is not None and interval else {}
+    return [{"name": benchmark.metric, "value": value, **bounds}]
 
 
-def papers(benchmark: Benchmark) -> dict[str, float]:
-    """What the paper reports, in per cent: R1-Zero's and R1's number.
-
-    >>> papers(named("SimpleQA"))
-    {'R1-Zero': 30.3, 'R1': 30.1}
-    """
-    name = PAPERS_NAMES.get(benchmark.name, benchmark.name)
-    row = next(row for row in paper.table("v2_table3_stages") if row["benchmark"] == name)
-    return {"R1-Zero": float(row["R1-Zero"]), "R1": float(row["R1"])}
-
-
-def lines(benchmark: Benchmark, summary: Mapping[str, Any]) -> list[str]:
-    """The summary for a person, the paper's numbers beside it."""
+def lines(benchmark: Benchmark, summary: Mapping[str, Any], beside: str = "DeepSeek-R1") -> list[str]:
+    """The summary for a person, the paper's number for a model beside it."""
     headline, results = benchmark.protocol.headline, summary["results"]
-    shown = [headline, *(name for name, value in results.items() if name != headline and not isinstance(value, str))]
-    told = ", ".join(f"{name} {value}" for name, value in papers(benchmark).items())
+    number = catalogue.published(benchmark.name, beside)
     made = [f"{benchmark.name}: {summary['items']} of {summary['of']} questions, outputs of {summary['model']}"]
-    for name in shown:
-        beside = f"   (the paper, by its own judge: {told})" if name == headline else ""
-        made.append(f"  {name.replace('_', ' '):27} {_number(name, results[name])}{beside}")
+    for name in (
+        headline,
+        *(name for name, value in results.items() if name != headline and not isinstance(value, str)),
+    ):
+        paper = f"   ({number.value:g} % is the paper's number for {beside})" if name == headline and number else ""
+        made.append(f"  {name.replace('_', ' '):27} {_number(name, results[name])}{paper}")
     return made + [f"  {name.replace('_', ' ')}: {value}" for name, value in results.items() if isinstance(value, str)]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from r1repro.evals import files, win_rates
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.evals.judge import Protocol, Reply, Request, Verdict, filled, needs_judge
-from r1repro.evals.win_rates import Battle, Coefficients
+from r1repro.evals.win_rates import Battle, Coefficients, Comparisons
 from r1repro.records import Refusal, Score
 
 # --- AlpacaEval 2.0
@@ -27,6 +27,9 @@ COEFFICIENTS = "length_controlled_v1_baseline_gpt4_1106_preview.csv"
 LEADERBOARD = "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
 GAMED = "df_gamed.csv"
 DIFFICULTY = "instruction_difficulty.csv"
+
+ALPACA_FILES = "*_g[pa]*[_e][bd]*"
+"""Of the hub: alpaca_eval_gpt4_baseline.json and df_gamed.csv."""
 
 ALPACA_WORDING = """<|im_start|>system
 You compare outputs of language models and say which one people would like better. Your whole reply is a name.
@@ -150,13 +153,15 @@ def alpaca_summary(folder: Path, items: Sequence[Item], rows: Sequence[Mapping[s
     rows = [row for row in rows if row["preference"] is not None]
     share_N = np.array([_share(row["preference"]) for row in rows])
     if not len(share_N):
-        return {"win_rate": None, "length_controlled_win_rate": None, "length_control": "no verdict"}
-    controlled, how = length_controlled(folder, items, rows)
+        return {"length_controlled_win_rate": None, "interval": None, "win_rate": None, "length_control": "no verdict"}
+    controlled, interval, how = length_controlled(folder, items, rows)
     error = float(share_N.std(ddof=1) / len(share_N) ** 0.5) if len(share_N) > 1 else None
     return {
         "length_controlled_win_rate": controlled,
+        "interval": interval,
         "length_control": how,
         "win_rate": float(share_N.mean()),
+        "win_rate_interval": win_rates.bootstrap(lambda drawn: float(share_N[drawn].mean()), len(share_N)),
         "standard_error": error,
         "discrete_win_rate": float(((share_N > 0.5) + 0.5 * (share_N == 0.5)).mean()),
         "won": int((share_N > 0.5).sum()),
@@ -168,8 +173,8 @@ def alpaca_summary(folder: Path, items: Sequence[Item], rows: Sequence[Mapping[s
 
 def length_controlled(
     folder: Path, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]
-) -> tuple[float | None, str]:
-    """The length-controlled win rate of rows that have a preference, and by which data.
+) -> tuple[float | None, tuple[float, float] | None, str]:
+    """The length-controlled win rate of rows that have a preference, its interval, and by which data.
 
     The regression needs the difficulty of each instruction, and comparisons of two gamed baselines that hold its other
     terms in place; both are in `GAMED`, which the makers publish on the hub.  With `DIFFICULTY` alone it does without
@@ -177,40 +182,52 @@ def length_controlled(
     these, over the distribution of difficulties that the published win rates of all models imply; for any other model
     there is no number, rather than one that is biased.
     """
-    fitted, difficulty_D, share_D, how = _regressed(folder, items, rows)
-    if fitted is None:
-        return None, how
-    return win_rates.at_equal_length(fitted, difficulty_D, share_D), how
-
-
-def _regressed(
-    folder: Path, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]
-) -> tuple[Coefficients | None, np.ndarray, np.ndarray | None, str]:
-    by_id = {item.id: item for item in items}
-    chosen = [by_id[row["id"]] for row in rows]
     if (folder / GAMED).exists() or (folder / DIFFICULTY).exists():
-        gamed = _table(folder / GAMED) if (folder / GAMED).exists() else []
-        known = {
-            int(float(r["index"])): float(r["instruction_difficulty"]) for r in gamed or _table(folder / DIFFICULTY)
-        }
-        difficulty_N = np.array([_at(known, item.more["index"], folder) for item in chosen])
-        length_N = win_rates.length_term([len(item.gold) for item in chosen], [row["length"] for row in rows])
-        held = [row for row in gamed if row["preference"] not in ("", "nan")]
-        fitted = win_rates.regression(
-            np.append(np.tanh([float(row["std_delta_len"]) for row in held]), length_N),
-            np.append([float(row["instruction_difficulty"]) for row in held], difficulty_N),
-            np.append(np.zeros(len(held)), np.ones(len(rows))),
-            np.append([float(row["preference"]) for row in held], [_share(row["preference"]) for row in rows]),
-            np.append(np.full(len(held), win_rates.SHARE_OF_GAMED / 2), np.ones(len(rows))),
-        )
-        return fitted, difficulty_N, None, f"fitted with {GAMED if gamed else f'{DIFFICULTY}, without gamed baselines'}"
+        return _fitted(folder, items, rows)
     generators = {row.get("generator") for row in rows}
     published = _published(folder)
     if len(generators) == 1 and (name := generators.pop()) in published:
-        grid_D, share_D = _distribution(folder, published, name)
-        return published[name], grid_D, share_D, f"by the coefficients that are published of {name}"
-    none = np.zeros(0)
-    return None, none, None, f"not computed: put {GAMED} of the hub's data set tatsu-lab/alpaca_eval into {folder}"
+        rate = win_rates.at_equal_length(published[name], *_distribution(folder, published, name))
+        return rate, None, f"by the coefficients that are published of {name}"
+    return None, None, f"not computed: put {GAMED} of the hub's data set tatsu-lab/alpaca_eval into {folder}"
+
+
+def _fitted(
+    folder: Path, items: Sequence[Item], rows: Sequence[Mapping[str, Any]]
+) -> tuple[float, tuple[float, float], str]:
+    """By the regression; the interval draws instructions and fits anew, at the strength that was chosen once."""
+    by_id = {item.id: item for item in items}
+    chosen = [by_id[row["id"]] for row in rows]
+    gamed = _table(folder / GAMED) if (folder / GAMED).exists() else []
+    how = f"fitted with {GAMED if gamed else f'{DIFFICULTY}, without gamed baselines'}"
+    known = {int(float(r["index"])): float(r["instruction_difficulty"]) for r in gamed or _table(folder / DIFFICULTY)}
+    difficulty_N = np.array([_at(known, item.more["index"], folder) for item in chosen])
+    length_N = win_rates.length_term([len(item.gold) for item in chosen], [row["length"] for row in rows])
+    ours = Comparisons(
+        np.stack([length_N, difficulty_N, np.ones(len(rows))], 1),
+        np.array([_share(row["preference"]) for row in rows]),
+        np.ones(len(rows)),
+    )
+    held = [row for row in gamed if row["preference"] not in ("", "nan")]
+    theirs = Comparisons(
+        np.array([[math.tanh(float(r["std_delta_len"])), float(r["instruction_difficulty"]), 0] for r in held]).reshape(
+            -1, 3
+        ),
+        np.array([float(row["preference"]) for row in held]),
+        np.full(len(held), win_rates.SHARE_OF_GAMED / 2),
+    )
+    strength = win_rates.chosen_strength(_joined(theirs, ours))
+
+    def rate(drawn: np.ndarray) -> float:
+        fitted = win_rates.regression(_joined(theirs, ours.of(drawn)), strength)
+        return win_rates.at_equal_length(fitted, difficulty_N[drawn])
+
+    whole = np.arange(len(rows))
+    return rate(whole), win_rates.bootstrap(rate, len(rows), rounds=win_rates.FITS), how
+
+
+def _joined(first: Comparisons, second: Comparisons) -> Comparisons:
+    return Comparisons(*(np.concatenate(both) for both in zip(first, second, strict=True)))
 
 
 def _at(known: Mapping[int, float], index: int, folder: Path) -> float:
@@ -433,8 +450,9 @@ def _rate(tallies: np.ndarray) -> float:
 
 BENCHMARKS = (
     Benchmark(
-        name="AlpacaEval 2.0", folder="alpaca_eval", hub="tatsu-lab/alpaca_eval", load=load_alpaca, grade=needs_judge,
-        judged=True, metric="LC-winrate", licence="data CC BY-NC 4.0, code Apache-2.0",
+        name="AlpacaEval 2.0", folder="alpaca_eval", hub="tatsu-lab/alpaca_eval", files=ALPACA_FILES,
+        load=load_alpaca, grade=needs_judge, judged=True, metric="LC-winrate",
+        licence="data CC BY-NC 4.0, code Apache-2.0",
         note="the judge's prompt is ours unless judge_prompt.txt holds the makers'",
         protocol=Protocol(
             wording=ALPACA_WORDING, requests=alpaca_requests, verdict=alpaca_verdict, summarise=alpaca_summary,

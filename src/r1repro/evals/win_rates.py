@@ -28,8 +28,9 @@ LARGEST = 30.0
 """Ours, of log-odds: the win rate is then 1 to twelve places."""
 
 ROUNDS = 1000
+FITS = 200
 LEVEL = 0.95
-"""Ours: bootstrap rounds and level of an interval; Arena-Hard's own table takes 100 rounds."""
+"""Ours: bootstrap rounds, those where each is a fit, and level of an interval; Arena-Hard's own table takes 100."""
 
 
 class Coefficients(NamedTuple):
@@ -55,32 +56,44 @@ def length_term(baseline_N: Sequence[int], model_N: Sequence[int]) -> np.ndarray
     return np.tanh(delta_N / std) if std > 0 else np.zeros(len(delta_N))
 
 
-def regression(
-    length_N: np.ndarray,
-    difficulty_N: np.ndarray,
-    model_N: np.ndarray,
-    preferred_N: np.ndarray,
-    weight_N: np.ndarray,
-) -> Coefficients:
-    """Weighted logistic regression without an intercept on shares (0 to 1), its L1 penalty chosen by cross-validation.
+class Comparisons(NamedTuple):
+    """What the regression is fitted to."""
 
-    Args:
-        model_N: 1 for comparisons of the model, 0 for those of gamed baselines, which only hold the other two terms.
+    x_NP: np.ndarray
+    """Length term, difficulty, and 1 for a comparison of the model, 0 for one of gamed baselines, which only hold the
+    other two terms."""
+
+    preferred_N: np.ndarray
+    """Share, 0 to 1."""
+
+    weight_N: np.ndarray
+
+    def of(self, rows: np.ndarray) -> "Comparisons":
+        """Some of them, by number or mask."""
+        return Comparisons(*(values[rows] for values in self))
+
+
+def chosen_strength(seen: Comparisons) -> float:
+    """The strength of the L1 penalty with the least cross-entropy on what is held out, each fold in turn.
 
     Where the description is silent:
         How rows are dealt to folds.  In turn, from the last.
     """
-    x_NP = np.stack([length_N, difficulty_N, model_N], 1).astype(float)
-    fold_N = np.arange(len(x_NP))[::-1] % FOLDS
+    fold_N = np.arange(len(seen.x_NP))[::-1] % FOLDS
     losses = []
     for strength in STRENGTHS:
         loss = 0.0
         for fold in range(FOLDS):
-            rest, held = fold_N != fold, fold_N == fold
-            beta_P = l1_logistic(x_NP[rest], preferred_N[rest], weight_N[rest], strength)
-            loss += cross_entropy(x_NP[held] @ beta_P, preferred_N[held], weight_N[held]) / held.sum()
+            held = seen.of(fold_N == fold)
+            beta_P = l1_logistic(*seen.of(fold_N != fold), strength)
+            loss += cross_entropy(held.x_NP @ beta_P, *held[1:]) / len(held.x_NP)
         losses.append(loss)
-    return Coefficients(*l1_logistic(x_NP, preferred_N, weight_N, STRENGTHS[int(np.argmin(losses))]))
+    return float(STRENGTHS[int(np.argmin(losses))])
+
+
+def regression(seen: Comparisons, strength: float) -> Coefficients:
+    """Weighted logistic regression without an intercept on shares, with an L1 penalty."""
+    return Coefficients(*map(float, l1_logistic(*seen, strength)))
 
 
 def cross_entropy(logit_N: np.ndarray, preferred_N: np.ndarray, weight_N: np.ndarray) -> float:
@@ -223,10 +236,12 @@ def bradley_terry(battles: Sequence[Battle], baseline: str, *, steps: int = 100)
     return {name: float(strength_M[i]) for name, i in place.items()}
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], num: int, *, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], num: int, *, seed: int = 0, rounds: int = ROUNDS
+) -> tuple[float, float]:
     """Interval of a statistic of ``num`` things drawn with replacement; it is given their numbers.  See `ROUNDS`."""
     random = np.random.default_rng(seed)
-    values = [statistic(random.integers(num, size=num)) for _ in range(ROUNDS)]
+    values = [statistic(random.integers(num, size=num)) for _ in range(rounds)]
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
