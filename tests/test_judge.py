@@ -422,6 +422,21 @@ def test_no_key_is_written_anywhere(tmp_path, data, monkeypatch, capfd):
     assert "sk-very-secret" not in kept and "token=abc" not in kept
 
 
+def test_samples_of_an_evaluation_are_judged_into_its_table(tmp_path, data, capfd):
+    """A scripted model, as everybody runs it; the verdicts then stand where the table had none."""
+    usual = ["evaluate", "--model", "scripted:silent", "--benchmark", "SimpleQA", "Arena-Hard", "--out", tmp_path / "o"]
+    code, out, err = told(capfd, *usual)
+    assert code == 0 and out.count("samples, not judged") == 2, err
+    for name in ("simpleqa", "arena-hard"):
+        words = ["--outputs", tmp_path / "o" / name, "--benchmark", name, "--url", "http://127.0.0.1:9", "--model", "j"]
+        code, out, err = told(capfd, "judge", *words)
+        assert code == 0 and "0.00 %" in out, err
+    code, out, _ = told(capfd, *usual)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()[2:]]
+    found = {row[0]: (row[1], row[4], row[6]) for row in rows}
+    assert found == {"SimpleQA": ("Correct", "0.0", "30.1"), "Arena-Hard": ("GPT-4-1106", "0.0", "92.3")}
+
+
 def test_an_evaluation_says_that_a_judge_is_needed(data):
     for benchmark in judging.BENCHMARKS:
         assert benchmark.judged and benchmark.k == 1
