@@ -484,6 +484,8 @@ def test_a_judge_that_thinks_is_read_after_its_thinking(tmp_path, data):
         lambda body, count: said(f"<think>m or M?</think>\n{fair(body)[1]['choices'][0]['message']['content']}")
     ) as made:
         assert alpaca(made, tmp_path, gold, least_tokens=2000)["win_rate"] == 1.0
+    with server(lambda body, count: said("<think>\nM", finish="length")) as made:
+        assert alpaca(made, tmp_path, gold, least_tokens=2)["without a verdict"] == 12, "a thought is no verdict"
 
 
 def test_annotations_are_read_back_as_they_were_written(tmp_path, data, capfd):

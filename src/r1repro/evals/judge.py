@@ -229,9 +229,8 @@ def _row(key: str, body: dict[str, Any]) -> dict[str, Any] | None:
 
 def _reply(row: dict[str, Any]) -> Reply:
     usage = row["usage"]
-    text = row["said"].rpartition("</think>")[2].strip()
     counts = {"prompt_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]}
-    return Reply(text=text, first=row["first"], **counts)
+    return Reply(text=summary(row["said"]), first=row["first"], **counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
