@@ -118,6 +118,27 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", default="1800", metavar="SECONDS", help="without a byte (default: 1800)")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as num_questions=800")
     made.set_defaults(run=_teach, out=None)
+    text = "have a model on a server judge outputs: AlpacaEval 2.0, Arena-Hard, SimpleQA, C-SimpleQA, FRAMES"
+    made = verbs.add_parser("judge", help=text, description=text)  # its --out is not the folder of all runs
+    made.add_argument("--outputs", required=True, metavar="FILE_OR_RUN", help="samples, or the benchmark's own form")
+    made.add_argument("--benchmark", required=True, metavar="NAME", help="such as Arena-Hard")
+    made.add_argument(
+        "--out", dest="target", metavar="FOLDER", help="for verdicts (default: judged, in the run's folder)"
+    )
+    made.add_argument(
+        "--url", help="of the judge's server, such as http://localhost:8000; a file of verdicts needs none"
+    )
+    made.add_argument("--model", help="the judge, as that server calls it (the paper's: gpt-4-1106-preview)")
+    made.add_argument("--price-in", default="0", metavar="PRICE", help="of a million tokens that the judge reads")
+    made.add_argument("--price-out", default="0", metavar="PRICE", help="of a million tokens that it writes")
+    made.add_argument("--yes", action="store_true", help="ask; without it the costs are told and nothing is asked")
+    made.add_argument("--at-once", default="16", help="requests side by side (default: 16)")
+    made.add_argument("--tries", default="6", help="of a request that gets no answer (default: 6)")
+    made.add_argument("--timeout", default="600", metavar="SECONDS", help="without a byte (default: 600)")
+    made.add_argument("--least-tokens", default="0", help="of an answer, for judges that think before they answer")
+    made.add_argument("--no-logprobs", action="store_true", help="for servers that give no log-probabilities")
+    made.add_argument("--beside", default="DeepSeek-R1", metavar="MODEL", help="column of the paper")
+    made.set_defaults(run=_judge, out=None)
     made = verb(
         "export", _export, "write a model as one plain folder of Hugging Face, adapters merged, with a model card"
     )
@@ -323,6 +344,46 @@ def _teach(arguments) -> None:
     summary = teacher.ask(settings, arguments.target, **limits)
     shown = {name: summary[name] for name in ("outputs", "cut at the cap", "prompt_tokens", "completion_tokens")}
     sys.stdout.write(f"{arguments.target}: {json.dumps(shown)}\n")
+
+
+def _judge(arguments) -> None:
+    from r1repro.evals import catalogue, judge, judging
+
+    catalogue.check_column(arguments.beside)
+    if not (arguments.target or Path(arguments.outputs).is_dir()):
+        raise Refusal("no folder for the verdicts: give one with --out")
+    target = arguments.target or Path(arguments.outputs, judging.FOLDER)
+    prices = (_price("--price-in", arguments.price_in), _price("--price-out", arguments.price_out))
+    limits = {
+        "at_once": _whole("--at-once", arguments.at_once),
+        "tries": _whole("--tries", arguments.tries),
+        "timeout_s": _whole("--timeout", arguments.timeout),
+        "least_tokens": _whole("--least-tokens", arguments.least_tokens),
+    }
+    task, by = judging.prepare(arguments.benchmark, arguments.outputs), None
+    if task.verdicts is None:
+        if not (arguments.url and arguments.model):
+            raise Refusal(f"{task.source} holds no verdicts: give --url and --model of a judge")
+        logprobs = not arguments.no_logprobs
+        by = judge.Judge(arguments.url, arguments.model, target, logprobs=logprobs, **limits)
+        to_ask = judging.forecast(task, by)
+        sys.stdout.write(f"{to_ask.told(prices)}\n")
+        if to_ask.requests and not arguments.yes:
+            sys.stdout.write("nothing is asked yet: add --yes to have it judged\n")
+            return
+        sys.stdout.flush()
+    for line in judging.lines(task.benchmark, judging.run(task, target, by), arguments.beside):
+        sys.stdout.write(f"{line}\n")
+
+
+def _price(name: str, text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise Refusal(f"{name} {text!r} is no price: give what a million tokens cost, such as 10")
+    return price
 
 
 def _export(arguments) -> None:

@@ -70,7 +70,10 @@ class Benchmark:
     """As the paper calls it."""
 
     judged: bool = False
-    """Whether a model has to judge; then `grade` is given by `evals.judge`."""
+    """Whether a model has to judge; then `grade` refuses, and `protocol` says how."""
+
+    protocol: Any = None
+    """How a judge is asked, and what is made of its verdicts: an `evals.judge.Protocol`."""
 
     licence: str = ""
     note: str = ""

@@ -358,7 +358,9 @@ def table(out: Path | str, beside: str = "DeepSeek-R1") -> list[dict[str, str]]:
     rows = []
     for file in sorted(Path(out).glob("*/summary.json")):
         summary = read_json(file)
-        for metric in summary["metrics"] or [{"name": "samples, not judged", "value": None}]:
+        judged = file.parent / "judged" / "summary.json"  # of `evals.judging`
+        metrics = summary["metrics"] or (read_json(judged)["metrics"] if judged.exists() else [])
+        for metric in metrics or [{"name": "samples, not judged", "value": None}]:
             rows.append(_row(summary, metric, beside))
     return rows
 
