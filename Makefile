@@ -48,7 +48,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-kill test-graders test-sandbox test-browser test-vllm test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
+.PHONY: help setup setup-sandbox reproduce publish test test-kill test-graders test-sandbox test-languages test-browser test-vllm test-benchmarks test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [CLAIMS=all] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
@@ -56,6 +56,9 @@ help: ## this list
 	@echo 'Each target sets up $(VENV) if need be; that downloads about $(SIZE), once.'
 
 setup: $(STAMP) ## make the environment and stop
+
+setup-sandbox: ## install bubblewrap, compilers and runtimes of eight languages with apt and npm (LANGUAGES="php cs" for some)
+	@sh requirements/toolchains.sh $(LANGUAGES)
 
 reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report; CLAIMS=all adds those beside the main line
 	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS) --claims $(CLAIMS) $(if $(AGAIN),--again $(AGAIN))
@@ -82,6 +85,9 @@ test-graders: $(STAMP) ## 10,000 hostile answers among 2,000 right ones in disgu
 test-sandbox: $(STAMP) ## attacks on the sandbox (needs bubblewrap), then HumanEval and MBPP if R1REPRO_DATA has them
 	$(RUN) -m pytest tests/attacks_sandbox.py tests/canonical_code.py
 
+test-languages: $(STAMP) ## harnesses of HumanEval-Mul and attacks, in each language whose toolchain is here (make setup-sandbox)
+	$(RUN) -m pytest -n $(WORKERS) tests/languages_part.py tests/attacks_languages.py
+
 test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the pages on a desktop and a phone (needs Chromium)
 	@CHROMIUM="$${CHROMIUM:-$(BROWSER)}"; export CHROMIUM; \
 	if [ -z "$$CHROMIUM" ]; then echo 'no Chromium here: apt install chromium, or CHROMIUM=/path/to/it' >&2; exit 2; fi; \
@@ -89,6 +95,9 @@ test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the p
 
 test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our policy, before and after changes of the weights
 	.venv-vllm/bin/python -m pytest tests/vllm_part.py
+
+test-benchmarks: $(STAMP) ## the paper's benchmarks on their own files in R1REPRO_DATA: every question, labelled outputs, kills
+	$(RUN) -m pytest tests/benchmarks_part.py
 
 test-all: test smoke $(PARTS) ## test, smoke and every other test-* target
 

@@ -1,23 +1,21 @@
 """A teacher over the network: a real server on this machine that speaks the protocol, and fails in every manner."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from protocol import said, server
 from test_traces import lines
 
 from r1repro import __main__ as cli
 from r1repro.config import Teach
+from r1repro.engine import remote
 from r1repro.records import Refusal
 from r1repro.run import read_json, read_lines
-from r1repro.stages import remote, sft, teacher, traces
+from r1repro.stages import sft, teacher, traces
 
 KEY = "sk-very-secret-1234"
 QUESTIONS = [
@@ -25,79 +23,13 @@ QUESTIONS = [
 ]
 
 
-def said(content, reasoning=None, finish="stop", **more):
-    """A reply in the protocol."""
-    message = {"role": "assistant", "content": content} | ({"reasoning_content": reasoning} if reasoning else {})
-    usage = {"prompt_tokens": 3, "completion_tokens": 10, "total_tokens": 13}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    return 200, {"id": "x", "model": "deepseek-r1", "choices": [choice], "usage": usage} | more
+def fair(body, count):
+    return right(body)
 
 
 def right(body):
     question = body["messages"][0]["content"]
     return said(f"It is {question}", f"Thinking of {question}\n")
-
-
-class Quiet(ThreadingHTTPServer):
-    def handle_error(self, *_):
-        """A client that does not wait for its answer is part of the tests."""
-
-
-class Server:
-    """``answer(body, how often this question was asked) -> (status, JSON or bytes, headers)``"""
-
-    def __init__(self, answer):
-        self.seen, self.headers, self.under_way, self.most, lock = [], [], 0, 0, threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                question = body["messages"][0]["content"] if "messages" in body else None
-                with lock:
-                    outer.seen.append((self.path, body))
-                    outer.headers.append(dict(self.headers))
-                    count = sum(other["messages"][0]["content"] == question for _, other in outer.seen)
-                    outer.under_way += 1
-                    outer.most = max(outer.most, outer.under_way)
-                try:
-                    status, said, *more = answer(body, count)
-                except ConnectionAbortedError:
-                    self.close_connection = True
-                    return
-                finally:
-                    with lock:
-                        outer.under_way -= 1
-                data = said if isinstance(said, bytes) else json.dumps(said).encode()
-                self.send_response(status)
-                for name, value in {"content-length": str(len(data)), **(more[0] if more else {})}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    @property
-    def asked(self):
-        return [body["messages"][0]["content"] for _, body in self.seen]
-
-
-@contextmanager
-def server(answer=lambda body, count: right(body)):
-    made = Server(answer)
-    thread = threading.Thread(target=made.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        made.http.shutdown()
-        made.http.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +50,7 @@ def settings(made, questions, **changes):
 
 def test_every_question_is_asked_once_and_its_answer_is_an_example(tmp_path, questions):
     target = tmp_path / "new" / "traces.jsonl"
-    with server() as made:
+    with server(fair) as made:
         summary = teacher.ask(settings(made, questions, max_tokens=500), target, at_once=4)
     assert sorted(made.asked) == sorted(row["problem"] for row in QUESTIONS)
     path, body = made.seen[0]
@@ -147,7 +79,7 @@ def test_requests_go_side_by_side_and_no_more_than_asked_for(tmp_path, questions
 
 
 def test_a_second_call_asks_nothing_and_a_further_output_is_further(tmp_path, questions):
-    with server() as made:
+    with server(fair) as made:
         cfg = settings(made, questions)
         first = teacher.ask(cfg, tmp_path / "x.jsonl")
         before = (tmp_path / "x.jsonl").read_bytes()
@@ -162,7 +94,7 @@ def test_a_second_call_asks_nothing_and_a_further_output_is_further(tmp_path, qu
 
 def test_a_question_that_comes_twice_is_asked_once(tmp_path):
     twice = lines(tmp_path / "twice.jsonl", [QUESTIONS[0], QUESTIONS[0], QUESTIONS[1]])
-    with server() as made:
+    with server(fair) as made:
         assert teacher.ask(settings(made, twice), tmp_path / "x.jsonl")["outputs"] == 2
     assert sorted(made.asked) == ["What is 0 + 1?", "What is 1 + 1?"]
 
@@ -274,7 +206,7 @@ def test_failures_that_are_far_apart_do_not_give_a_server_up(tmp_path):
 
 
 def test_no_server_is_said_at_once(tmp_path, questions):
-    with server() as made:
+    with server(fair) as made:
         url = made.url
     with pytest.raises(Refusal, match=f"no server at {url} .*start it, or mend the url"):
         teacher.ask(settings(url, questions), tmp_path / "x.jsonl", tries=1000)
@@ -290,7 +222,7 @@ def test_a_server_that_has_moved_is_not_followed_with_the_key(tmp_path, question
 @pytest.mark.parametrize("variable", remote.KEYS)
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, questions, monkeypatch, variable, capfd):
     monkeypatch.setenv(variable, f"{KEY}\n")
-    with server() as made:
+    with server(fair) as made:
         url = f"{made.url}/v1?token=abc"
         words = ["teach", "--url", url, "--model", "r1", "--questions", questions, "--out", tmp_path / "x.jsonl"]
         assert cli.main([str(word) for word in words]) == 0
@@ -304,7 +236,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path, questions, monkey
 
 def test_a_key_that_cannot_be_sent_is_not_shown(tmp_path, questions, monkeypatch):
     monkeypatch.setenv("R1REPRO_API_KEY", "sk-\u2026secret")
-    with server() as made, pytest.raises(Refusal, match="R1REPRO_API_KEY holds something") as refusal:
+    with server(fair) as made, pytest.raises(Refusal, match="R1REPRO_API_KEY holds something") as refusal:
         teacher.ask(settings(made, questions), tmp_path / "x.jsonl")
     assert "secret" not in str(refusal.value)
 
@@ -314,7 +246,7 @@ def _lower(headers):
 
 
 def test_without_a_key_none_is_sent(tmp_path, questions):
-    with server() as made:
+    with server(fair) as made:
         teacher.ask(settings(made, questions), tmp_path / "x.jsonl")
     assert all("authorization" not in _lower(headers) for headers in made.headers)
 
@@ -327,14 +259,14 @@ def test_an_answer_cut_at_the_cap_is_marked_and_not_learnt_from(tmp_path, questi
 
 
 def test_an_instruction_is_asked_and_not_kept(tmp_path, questions):
-    with server() as made:
+    with server(fair) as made:
         teacher.ask(settings(made, questions, instruction="Box it."), tmp_path / "x.jsonl")
     assert all(text.endswith("?\n\nBox it.") for text in made.asked)
     assert all(row["question"].endswith("?") for row in read_lines(tmp_path / "x.jsonl"))
 
 
 def test_a_source_is_drawn_as_ever(tmp_path):
-    with server() as made:
+    with server(fair) as made:
         cfg = settings(made, "chain_sum", num_questions=5, seed=3)
         teacher.ask(cfg, tmp_path / "x.jsonl")
     rows = read_lines(tmp_path / "x.jsonl")
@@ -342,7 +274,7 @@ def test_a_source_is_drawn_as_ever(tmp_path):
 
 
 def test_other_settings_or_questions_are_refused(tmp_path, questions):
-    with server() as made:
+    with server(fair) as made:
         target = tmp_path / "x.jsonl"
         teacher.ask(settings(made, questions), target)
         for change, needed in (

@@ -75,10 +75,29 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
     made.add_argument("--seed", default="0")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
-    made = verb("evaluate", _evaluate, "evaluate a model by the protocol of section 3", tier)
-    made.add_argument("--model", required=True, help="folder in Hugging Face form, such as a checkpoint")
-    made.add_argument("--run-dir", required=True, help="folder for samples and summary")
+    text = "evaluate a model by the protocol of section 3, on benchmarks of the paper or on questions of ours"
+    made = verbs.add_parser("evaluate", parents=[tier], help=text, description=text)  # its --out is its own
+    made.add_argument("--model", required=True, help="folder, run, base such as tiny-1m, or organisation/name of a hub")
+    made.add_argument("--benchmark", nargs="+", action="extend", default=[], metavar="NAME", help="see `benchmarks`")
+    made.add_argument("--lm-eval", nargs="+", default=[], metavar="TASK", help="tasks of lm_eval over our sampler")
+    made.add_argument("--out", dest="target", metavar="DIR", help="folder for samples, summaries and the table")
+    made.add_argument("--k", help="samples a question (default: the paper's)")
+    made.add_argument("--limit", help="at most so many questions of each benchmark (default: all)")
+    made.add_argument(
+        "--beside", metavar="MODEL", help="column of the paper (default: the model's own, or DeepSeek-R1)"
+    )
+    made.add_argument("--run-dir", help="without --benchmark: folder for samples and summary")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as evaluate.k=4")
+    made.set_defaults(run=_evaluate, out=None)
+    text = "the paper's benchmarks: its numbers, where their files are looked for, what cannot be reproduced"
+    made = verb("benchmarks", _benchmarks, text)
+    made.add_argument("--lm-eval", action="store_true", help="where the tasks of lm_eval depart from the protocol")
+    text = "which questions of a benchmark does a training set hold, by ten words in a row"
+    made = verbs.add_parser("contamination", help=text, description=text)  # its --out is a file
+    made.add_argument("--train", required=True, metavar="FILE", help="file or folder of rows")
+    made.add_argument("--benchmark", nargs="+", action="extend", required=True, metavar="NAME", help="see `benchmarks`")
+    made.add_argument("--out", dest="target", metavar="FILE", help="JSON lines: the questions found, and in which rows")
+    made.set_defaults(run=_contamination, out=None)
     made = verb("chat", _chat, "talk to a model: each question alone (single turn), in the paper's template")
     made.add_argument("--model", required=True, help="folder of a run or model, or a base such as tiny-1m")
     made.add_argument("--question", action="append", metavar="TEXT", help="answer this and leave; may be repeated")
@@ -99,6 +118,27 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", default="1800", metavar="SECONDS", help="without a byte (default: 1800)")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as num_questions=800")
     made.set_defaults(run=_teach, out=None)
+    text = "have a model on a server judge outputs: AlpacaEval 2.0, Arena-Hard, SimpleQA, C-SimpleQA, FRAMES"
+    made = verbs.add_parser("judge", help=text, description=text)  # its --out is not the folder of all runs
+    made.add_argument("--outputs", required=True, metavar="FILE_OR_RUN", help="samples, or the benchmark's own form")
+    made.add_argument("--benchmark", required=True, metavar="NAME", help="such as Arena-Hard")
+    made.add_argument(
+        "--out", dest="target", metavar="FOLDER", help="for verdicts (default: judged, in the run's folder)"
+    )
+    made.add_argument(
+        "--url", help="of the judge's server, such as http://localhost:8000; a file of verdicts needs none"
+    )
+    made.add_argument("--model", help="the judge, as that server calls it (the paper's: gpt-4-1106-preview)")
+    made.add_argument("--price-in", default="0", metavar="PRICE", help="of a million tokens that the judge reads")
+    made.add_argument("--price-out", default="0", metavar="PRICE", help="of a million tokens that it writes")
+    made.add_argument("--yes", action="store_true", help="ask; without it the costs are told and nothing is asked")
+    made.add_argument("--at-once", default="16", help="requests side by side (default: 16)")
+    made.add_argument("--tries", default="6", help="of a request that gets no answer (default: 6)")
+    made.add_argument("--timeout", default="600", metavar="SECONDS", help="without a byte (default: 600)")
+    made.add_argument("--least-tokens", default="0", help="of an answer, for judges that think before they answer")
+    made.add_argument("--no-logprobs", action="store_true", help="for servers that give no log-probabilities")
+    made.add_argument("--beside", default="DeepSeek-R1", metavar="MODEL", help="column of the paper")
+    made.set_defaults(run=_judge, out=None)
     made = verb(
         "export", _export, "write a model as one plain folder of Hugging Face, adapters merged, with a model card"
     )
@@ -110,6 +150,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--evaluation", metavar="RUN", help="folder of an evaluation, for the card")
     made.add_argument("--max-positions", default="0", help="context to be named at least (default: that of the base)")
+    made = verb(
+        "export-swe-bench", _export_swe_bench, "write a run's patches as SWE-bench reads them, print its command"
+    )
+    made.add_argument("--run", dest="source", required=True, metavar="RUN", help="evaluation of SWE-bench Verified")
+    made.add_argument("--to", required=True, metavar="FILE", help="file of JSON lines to be written")
+    made.add_argument("--name", required=True, help="of the model, in the harness's report")
+    made = verb(
+        "export-aider", _export_aider, "write the settings by which Aider's benchmark asks a model, print its command"
+    )
+    made.add_argument("--url", required=True, help="of a server that speaks OpenAI's protocol")
+    made.add_argument("--model", required=True, help="as that server calls it")
+    made.add_argument("--to", required=True, metavar="FOLDER", help="folder that the settings are written to")
     made = verb("compare", _compare, "what differs between two runs, in what was asked and in what came out")
     made.add_argument("first", metavar="RUN", help="folder of a run, the one that has a manifest.json")
     made.add_argument("second", metavar="RUN", help="folder of the other")
@@ -202,9 +254,67 @@ def _evaluate(arguments) -> None:
     from r1repro.stages import evaluate
 
     config.check_tier(arguments.tier)
+    if arguments.benchmark or arguments.lm_eval:
+        return _examine(arguments)
+    if not arguments.run_dir:
+        raise Refusal("nothing to evaluate on: give --benchmark and --out, or --run-dir for questions of ours")
     settings = config.r1_zero(arguments.tier, 0, config.parse_overrides(arguments.set))
     done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine)
     sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
+
+
+def _examine(arguments) -> None:
+    from r1repro import chat, config
+    from r1repro.engine import hub
+    from r1repro.evals import catalogue, lm_harness, run
+
+    if not arguments.target:
+        raise Refusal("no folder for the samples: give one with --out")
+    names = [catalogue.named(name).name for name in arguments.benchmark]
+    changes = config.parse_overrides(arguments.set)
+    changes = {f"exam.{n.removeprefix('evaluate.')}" if n.startswith("evaluate.") else n: v for n, v in changes.items()}
+    given = {"exam.k": arguments.k, "exam.limit": arguments.limit}
+    changes |= {name: _whole(f"--{name[5:]}", text) for name, text in given.items() if text is not None}
+    model = arguments.model
+    if not model.startswith(run.SCRIPTED):
+        local = Path(model).exists() or "/" not in model
+        model = chat.find(model) if local and not _is_student(model) else hub.folder(model)
+        changes = {"policy.template": run.template_of(model)} | changes
+    settings = [config.exam(arguments.tier, name, changes) for name in names]
+    beside = arguments.beside or catalogue.own_column(arguments.model)
+    catalogue.check_column(beside)
+    for name in names:
+        catalogue.items_of(catalogue.named(name))  # what is missing is said before anything is sampled
+    for exam, machine in settings:
+        run.run(exam, run.place(arguments.target, exam.benchmark), model, machine)
+    if names:
+        sys.stdout.write(run.save_table(arguments.target, beside))
+    if arguments.lm_eval:
+        exam, machine = config.exam(arguments.tier, "lm-eval", changes)
+        done = lm_harness.run(exam, Path(arguments.target, "lm-eval"), model, arguments.lm_eval, machine)
+        sys.stdout.write((done / "results.json").read_text(encoding="utf-8"))
+
+
+def _is_student(name: str) -> bool:
+    from r1repro import students
+
+    return name in students.students()
+
+
+def _benchmarks(arguments) -> None:
+    from r1repro.evals import catalogue, lm_harness
+
+    lines = lm_harness.lines() if arguments.lm_eval else catalogue.lines()
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _contamination(arguments) -> None:
+    from r1repro.evals import contamination
+
+    reports = contamination.check(Path(arguments.train), arguments.benchmark)
+    if arguments.target:
+        contamination.save(reports, Path(arguments.target))
+    sys.stdout.write("".join(f"{report.line()}\n" for report in reports))
 
 
 def _chat(arguments) -> int:
@@ -236,6 +346,46 @@ def _teach(arguments) -> None:
     sys.stdout.write(f"{arguments.target}: {json.dumps(shown)}\n")
 
 
+def _judge(arguments) -> None:
+    from r1repro.evals import catalogue, judge, judging
+
+    catalogue.check_column(arguments.beside)
+    if not (arguments.target or Path(arguments.outputs).is_dir()):
+        raise Refusal("no folder for the verdicts: give one with --out")
+    target = arguments.target or Path(arguments.outputs, judging.FOLDER)
+    prices = (_price("--price-in", arguments.price_in), _price("--price-out", arguments.price_out))
+    limits = {
+        "at_once": _whole("--at-once", arguments.at_once),
+        "tries": _whole("--tries", arguments.tries),
+        "timeout_s": _whole("--timeout", arguments.timeout),
+        "least_tokens": _whole("--least-tokens", arguments.least_tokens),
+    }
+    task, by = judging.prepare(arguments.benchmark, arguments.outputs), None
+    if task.verdicts is None:
+        if not (arguments.url and arguments.model):
+            raise Refusal(f"{task.source} holds no verdicts: give --url and --model of a judge")
+        logprobs = not arguments.no_logprobs
+        by = judge.Judge(arguments.url, arguments.model, target, logprobs=logprobs, **limits)
+        to_ask = judging.forecast(task, by)
+        sys.stdout.write(f"{to_ask.told(prices)}\n")
+        if to_ask.requests and not arguments.yes:
+            sys.stdout.write("nothing is asked yet: add --yes to have it judged\n")
+            return
+        sys.stdout.flush()
+    for line in judging.lines(task.benchmark, judging.run(task, target, by), arguments.beside):
+        sys.stdout.write(f"{line}\n")
+
+
+def _price(name: str, text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise Refusal(f"{name} {text!r} is no price: give what a million tokens cost, such as 10")
+    return price
+
+
 def _export(arguments) -> None:
     from r1repro import chat
     from r1repro.engine import export
@@ -245,6 +395,18 @@ def _export(arguments) -> None:
         evaluation=arguments.evaluation, max_positions=_whole("--max-positions", arguments.max_positions),
     )  # fmt: skip
     sys.stdout.write(f"{done}\n")
+
+
+def _export_swe_bench(arguments) -> None:
+    from r1repro.evals import exports
+
+    sys.stdout.write(f"{exports.export_run(arguments.source, arguments.to, arguments.name)}\n")
+
+
+def _export_aider(arguments) -> None:
+    from r1repro.evals import exports
+
+    sys.stdout.write(f"{exports.save_aider(arguments.to, arguments.model, arguments.url)}\n")
 
 
 def _compare(arguments) -> None:

@@ -476,6 +476,41 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Exam:
+    """One of the paper's benchmarks, asked by the protocol of section 3 (`evals`)."""
+
+    benchmark: str
+    """Its name, see `python -m r1repro benchmarks`."""
+
+    policy: Policy = field(default_factory=Policy)
+
+    seed: int = 0
+    """Ours: draws the samples, and the questions where there is a ``limit``."""
+
+    limit: int = 0
+    """Ours: at most so many of its questions; 0 for all."""
+
+    k: int = 0
+    """Samples a question; 0 for the number of section 3 (hyperparameters.csv, evaluation k_MATH_Codeforces and its
+    like), or ours where it gives none."""
+
+    temperature: float = _paper("evaluation", "temperature")
+    """hyperparameters.csv, evaluation temperature."""
+
+    top_p: float = _paper("evaluation", "top_p")
+    """hyperparameters.csv, evaluation top_p."""
+
+    max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
+    """hyperparameters.csv, evaluation max_generation_tokens; a benchmark may have a lower cap."""
+
+    def __post_init__(self):
+        _positive(self, "temperature", "top_p", "max_tokens")
+        _not_negative(self, "seed", "limit", "k")
+        if self.top_p > 1:
+            raise Refusal(f"exam.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
     """Knobs of speed and memory.  They change no equation, and no number but for the order of floating-point sums."""
 
@@ -853,6 +888,30 @@ def teach(values: Mapping[str, Any]) -> Teach:
     return Teach(**{name: _typed(Teach, f"teach.{name}", name, value) for name, value in values.items()})
 
 
+def exam(tier: str, benchmark: str, overrides: Mapping[str, Any] | None = None) -> tuple[Exam, Machine]:
+    """Settings of one benchmark at a tier, which gives device and precision alone: the protocol is the paper's.
+
+    Args:
+        overrides: setting -> value: ``exam.k``, ``policy.template``, ``machine.max_rows`` and their like.
+
+    >>> exam("cpu", "AIME 2024", {"exam.k": 4})[0].k
+    4
+    """
+    check_tier(tier)
+    parts = {name: dict(TIER_MODEL.get(tier, {}).get(name, {})) for name in ("policy", "machine")}
+    values = {"exam": {}, **parts}
+    values["policy"] |= {"weights": "full"} if values["policy"] else {}
+    classes = {"exam": Exam, "policy": Policy, "machine": Machine}
+    for name, value in (overrides or {}).items():
+        part, _, key = name.partition(".")
+        if part not in classes or key not in _settable(classes[part]) or key == "benchmark":
+            known = [f"{p}.{k}" for p, c in classes.items() for k in _settable(c) if k != "benchmark"]
+            raise Refusal(f"no setting {name!r}: choose one of {', '.join(sorted(known))}")
+        values[part][key] = _typed(classes[part], name, key, value)
+    held = Policy(**values["policy"])
+    return Exam(benchmark=benchmark, policy=held, **values["exam"]), Machine(**values["machine"])
+
+
 def distill(tier: str, student: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Distill:
     """Settings of the distillation of a student; its learning rates and template are its own.
 
@@ -963,7 +1022,7 @@ def _settable(cls: type) -> dict[str, type]:
         for f in dataclasses.fields(cls)
         if f.name not in ("tier", "seed") and f.default_factory is MISSING
     }
-    return plain | ({"seed": int} if cls in (Evaluate, Teach) else {})
+    return plain | ({"seed": int} if cls in (Evaluate, Exam, Teach) else {})
 
 
 LISTS = {"rewards": "import paths", "students": "names"}

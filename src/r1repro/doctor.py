@@ -13,7 +13,7 @@ import torch
 
 from r1repro import config, paper
 from r1repro.records import Refusal
-from r1repro.rewards import sandbox
+from r1repro.rewards import languages, sandbox
 from r1repro.run import out_folder
 from r1repro.tinyworld import base, tokenizer
 
@@ -43,6 +43,7 @@ def report() -> Iterator[tuple[str, str, str]]:
     else:
         yield "note", "gpu", "none that torch sees; tiers smoke and cpu need none"
     yield _sandbox()
+    yield from map(_language, languages.LANGUAGES)
     yield _asset("paper data", lambda: str(paper.folder().name))
     yield _asset("base model", lambda: f"{base.folder('tiny-1m').name}, {base.digest(base.folder('tiny-1m'))[:12]}")
     yield _asset("tokenizer", lambda: f"{tokenizer.VOCABULARY} entries, {tokenizer.digest()[:12]}")
@@ -59,6 +60,13 @@ def _sandbox() -> tuple[str, str, str]:
     mode = sandbox.isolation()
     kind = {"root": "a user of its own for each program", "user": "a user namespace for each program"}
     return ("ok" if mode in kind else "note"), "sandbox", f"bubblewrap, {kind[mode]}" if mode in kind else "none"
+
+
+def _language(name: str) -> tuple[str, str, str]:
+    """One line for each language that programs are evaluated in, besides Python."""
+    if why := languages.missing(name):
+        return "note", f"programs, {name}", why.removeprefix(f"{name}: ")
+    return "ok", f"programs, {name}", f"evaluated, with {next(iter(languages.tools(name).values()))}"
 
 
 def _package(name: str, how: str) -> tuple[str, str, str]:

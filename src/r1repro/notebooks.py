@@ -22,6 +22,7 @@ MAKES = {
     "06_rejection_sampling": ("dev3", "models/dev3"),
     "07_all_scenarios": ("r1", "models/r1"),
     "08_distillation": ("students", "models/qwen-*", "models/llama-*"),
+    "12_benchmarks": ("benchmarks",),
 }
 """Executed once a seed, in this order; each with the runs that it makes, below the seed's folder."""
 

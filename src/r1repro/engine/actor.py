@@ -118,11 +118,15 @@ def load(
         adapters.attach_(model, held, Path(folder), trained)
     if machine.recompute:
         policy.recompute_layers_(model)
+    words = vocabulary_of(folder, held.template, model.get_input_embeddings().num_embeddings)
+    return Actor(model, words, machine, Serving(model, words, held, machine) if held.sampler == "vllm" else None)
+
+
+def vocabulary_of(folder: Path | str, template: str, known: int | None = None) -> Vocabulary:
+    """The vocabulary of a model; that of its base where a folder with adapters has none of its own."""
     base = adapters.base_of(folder)
     has_own = (Path(folder) / "tokenizer_config.json").exists() or (Path(folder) / "tokenizer.json").exists()
-    known = model.get_input_embeddings().num_embeddings
-    words = vocabulary.of(folder if has_own or not base else base, held.template, known)
-    return Actor(model, words, machine, Serving(model, words, held, machine) if held.sampler == "vllm" else None)
+    return vocabulary.of(folder if has_own or not base else base, template, known)
 
 
 def check_device(device: str) -> None:

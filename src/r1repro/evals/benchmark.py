@@ -54,6 +54,12 @@ class Benchmark:
     hub: str = ""
     """Dataset id of Hugging Face, where there is one."""
 
+    files: str = ""
+    """Which of the hub's files hold the questions, as a pattern; empty: nothing is downloaded."""
+
+    answer: Callable[[Item, str], str | None] | None = None
+    """What an output votes for in cons@k, None for no vote; None where there is nothing to vote on."""
+
     k: int = 1
     """Samples a question by the paper's protocol."""
 
@@ -64,7 +70,10 @@ class Benchmark:
     """As the paper calls it."""
 
     judged: bool = False
-    """Whether a model has to judge; then `grade` is given by `evals.judge`."""
+    """Whether a model has to judge; then `grade` refuses, and `protocol` says how."""
+
+    protocol: Any = None
+    """How a judge is asked, and what is made of its verdicts: an `evals.judge.Protocol`."""
 
     licence: str = ""
     note: str = ""
@@ -72,3 +81,7 @@ class Benchmark:
 
     summarise: Callable[[Sequence[Item], Sequence[Sequence[float]]], dict[str, float]] | None = None
     """Further metrics of all scores, by item and sample; the mean is always there."""
+
+    lacking: Callable[[Sequence[Item]], list[str]] | None = None
+    """What this machine lacks to grade some of the items, a line each, for a person before anything is sampled; those
+    items score None."""

@@ -27,7 +27,9 @@ from r1repro.rewards.sandbox import Limits
 
 _JUDGE = Path(__file__).with_name("judge.py").read_text()
 
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*((?:[cC]\#)?[\w+-]*)[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE
+)
 _PYTHON = ("", "python", "py", "python3")
 
 
@@ -47,9 +49,8 @@ def program_of(text: str) -> str | None:
     (True, 'def f(x):\n    return x')
     """
     said = text.rpartition("</think>")[2]
-    blocks = [block for _, language, block in _FENCE.findall(said) if language.lower() in _PYTHON]
-    if blocks:
-        return blocks[-1]
+    if found := blocks(text, _PYTHON):
+        return found[-1]
     begin = said.rfind("<answer>", 0, max(said.rfind("</answer>"), 0))
     bare = (said[begin + len("<answer>") :].partition("</answer>")[0] if begin >= 0 else said).strip("\n")
     try:
@@ -57,6 +58,16 @@ def program_of(text: str) -> str | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return bare if bare.strip() else None
+
+
+def blocks(text: str, languages: Sequence[str]) -> list[str]:
+    r"""The fenced blocks after the last `</think>` that say one of the languages, given in lower case.
+
+    >>> blocks("```c#\nint a;\n```\n```\nb\n```\n```py\nc\n```", ["c#", ""])
+    ['int a;\n', 'b\n']
+    """
+    found = _FENCE.findall(text.rpartition("</think>")[2])
+    return [block for _, language, block in found if language.lower() in languages]
 
 
 def code(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
@@ -102,7 +113,7 @@ def _by_output(program: str, pairs: list[tuple[str, str]], limits: Limits) -> di
         with _free:
             ended = sandbox.run(program, given, limits)
         if ended.stopped:
-            return _stopped(ended.stopped)
+            return halted(ended.stopped)
         if ended.status:
             return {"verdict": "wrong", "reason": f"test {number}: exit status {ended.status}"}
         if _lines(ended.output.decode("utf-8", "replace")) != _lines(wanted):
@@ -114,7 +125,8 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _stopped(reason: str) -> dict:
+def halted(reason: str) -> dict:
+    """The verdict on a program that a limit of its sandbox stopped."""
     if reason == sandbox.NOT_MADE:
         return {"verdict": "error", "reason": reason}
     return {"verdict": "timed_out" if " s " in reason else "wrong", "reason": reason}
@@ -129,11 +141,11 @@ def _by_script(program: str, tests: str, limits: Limits) -> dict:
             here.close()
             while (verdict := judge.verdict(box.pause())) is None:
                 if stopped := box.stopped():
-                    return _stopped(stopped)  # and the judge, still busy, is replaced
+                    return halted(stopped)  # and the judge, still busy, is replaced
             if verdict["verdict"] != "gone":
                 return verdict
             ended = box.ended() if "ended" in verdict["reason"] else None
-            return _stopped(ended.stopped) if ended and ended.stopped else verdict | {"verdict": "wrong"}
+            return halted(ended.stopped) if ended and ended.stopped else verdict | {"verdict": "wrong"}
 
 
 class Judge:
@@ -203,6 +215,11 @@ def _forget() -> None:
 
 _forget()
 os.register_at_fork(after_in_child=_forget)
+
+
+def turn() -> threading.BoundedSemaphore:
+    """To be held while a sandbox runs: there are as many at once as there are cores."""
+    return _free
 
 
 @atexit.register

@@ -1,6 +1,6 @@
 """What runs inside the sandbox beside an untrusted program; it imports nothing of this project.
 
-    python -I -S -c <this text> CPU_S MEMORY_BYTES FILE_BYTES PROCESSES UID CHANNEL READY
+    python -I -S -c <this text> CPU_S ADDRESS_BYTES DATA_BYTES FILE_BYTES PROCESSES UID CHANNEL READY
 
 With CHANNEL -1 the program's text comes first on standard input, after a line with its length in bytes, and its own
 input after that.  Else CHANNEL is a socket: one request a line, one answer a line, both Python literals.  A byte on
@@ -15,11 +15,12 @@ import sys
 TYPES = (bool, type(None), str, bytes)
 
 
-def confine(cpu_s, memory_bytes, file_bytes, processes, uid):
+def confine(cpu_s, address_bytes, data_bytes, file_bytes, processes, uid):
     """Limits that no program can raise again, then the user of its own where the sandbox was made by root."""
     limits = {
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),
-        resource.RLIMIT_AS: (memory_bytes, memory_bytes),
+        resource.RLIMIT_AS: (address_bytes, address_bytes),
+        resource.RLIMIT_DATA: (data_bytes, data_bytes),
         resource.RLIMIT_FSIZE: (file_bytes, file_bytes),
         resource.RLIMIT_NPROC: (processes, processes),
         resource.RLIMIT_NOFILE: (64, 64),

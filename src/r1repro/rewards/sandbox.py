@@ -58,6 +58,13 @@ class Limits:
     output_bytes: int = 8 << 20
     """Standard output that is read; a program that writes more is stopped."""
 
+    address_bytes: int = 0
+    """Address space of each process, for runtimes that reserve much more than they use; then ``memory_bytes`` bounds
+    what a process may write to (its private writable memory).  0: ``memory_bytes``."""
+
+    visible: tuple[str, ...] = ()
+    """Files and folders outside of /usr that the program sees too, read-only: settings that a runtime reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -137,7 +144,11 @@ def bwrap(mode: str, limits: Limits) -> list[str]:
         for parent in [*prefix.parents][-2::-1]:  # which others may enter, unlike a home directory outside
             words += ["--perms", "0755", "--dir", str(parent)]
         words += ["--ro-bind", str(prefix), str(prefix)]
-    words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
+    for folder in sorted({str(parent) for path in limits.visible for parent in [*Path(path).parents][:-1]}):
+        words += ["--perms", "0755", "--dir", folder]
+    for path in ("/etc/ld.so.cache", *limits.visible):
+        words += ["--ro-bind-try", path, path]
+    words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
     words += ["--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/dev/shm"]
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
@@ -148,7 +159,8 @@ PYTHON = [os.path.realpath(sys._base_executable), "-I", "-S", "-B", "-X", "utf8"
 
 
 def _python(limits: Limits, uid: int, channel: int, ready: int) -> list[str]:
-    numbers = (limits.cpu_s, limits.memory_bytes, limits.tmp_bytes, limits.processes, uid, channel, ready)
+    memory = (limits.address_bytes or limits.memory_bytes, limits.memory_bytes)
+    numbers = (limits.cpu_s, *memory, limits.tmp_bytes, limits.processes, uid, channel, ready)
     return [*PYTHON, _GUEST, *map(str, numbers)]
 
 

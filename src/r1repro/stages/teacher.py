@@ -6,10 +6,8 @@ file of settings stands beside: ``traces.jsonl`` and ``traces.summary.json``.
 
 import dataclasses
 import hashlib
-import queue
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +15,25 @@ from tqdm.auto import tqdm
 
 from r1repro import data
 from r1repro.config import SOURCES, Teach, known_source, sources
+from r1repro.engine import remote
 from r1repro.records import Refusal
-from r1repro.run import (
-    Interrupts,
-    append_lines,
-    drop_torn_line,
-    environment,
-    now,
-    read_json,
-    readable,
-    writable,
-    write_json,
-)
-from r1repro.stages import remote, traces
-
-IN_A_ROW = 8
-"""Questions that get no answer, one after another (but as many as are asked at once), until the server is given up."""
+from r1repro.run import append_lines, drop_torn_line, environment, now, read_json, readable, writable, write_json
+from r1repro.stages import traces
 
 DRAWN = 1000
 """Questions of a source where no number is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One output to be asked for."""
+
+    key: tuple[str, int]
+    """First 16 hex digits of the question's SHA-256, and which of its outputs."""
+
+    question: str
+    kept: dict[str, Any]
+    """What is known of the question beside its text."""
 
 
 def ask(
@@ -59,10 +57,10 @@ def ask(
         Refusal: no server, a wrong key, an unknown model; other settings in ``target``; questions that no try could
             get an answer to, once the others have theirs.
     """
-    _check_limits(at_once=at_once, tries=tries, timeout_s=timeout_s)
+    remote.check_above_0("at_once", at_once)
     target = Path(target)
     beside = target.with_suffix(".summary.json")
-    with remote.Server(cfg, tries, timeout_s) as server:
+    with remote.Server(cfg.url, cfg.model, tries, timeout_s) as server:
         about = {"settings": _shown(cfg), "questions": _digest(cfg)}
         _check(target, beside, about)
         num_outputs = sum(1 for _ in _jobs(cfg, set()))
@@ -85,69 +83,39 @@ def ask(
 
 
 def _run(cfg: Teach, target: Path, done: set, server: remote.Server, at_once: int, num_outputs: int) -> list[str]:
-    """Ask, write, and return why some have no answer.  Threads are daemons: a second signal need not wait for them."""
-    waiting, answered = queue.Queue(), queue.Queue()
-    for _ in range(at_once):
-        threading.Thread(target=_work, args=(server, waiting, answered), daemon=True).start()
-    failed, in_a_row, under_way = [], 0, 0
-    jobs = _jobs(cfg, done)
+    """Ask, write, and return why some have no answer."""
     bar = tqdm(desc="asking", unit="answer", initial=len(done), total=num_outputs, disable=len(done) == num_outputs)
-    with bar, Interrupts("the answers under way") as interrupts:
-        while True:
-            while under_way < at_once and not interrupts.asked and (job := next(jobs, None)):
-                waiting.put(job)
-                under_way += 1
-            if not under_way:
-                break
-            found = _next(answered)
-            under_way -= 1
-            if isinstance(found, dict):
-                bar.update()
-                append_lines(target, [found])
-                in_a_row = 0
-                continue
-            failed.append(found.reason)
-            in_a_row += 1
-            if found.is_final or in_a_row >= max(at_once, IN_A_ROW):
-                _keep_what_is_there(target, answered)
-                raise Refusal(found.reason if found.is_final else _gave_up(found.reason, in_a_row))
-        interrupts.stop()
-    return failed
+
+    def answered(job: Job) -> dict[str, Any] | remote.Failure:
+        return server.answer(_request(cfg, job), lambda body: _row(cfg, job, body))
+
+    def keep(row: dict[str, Any]) -> None:
+        bar.update()
+        append_lines(target, [row])
+
+    with bar:
+        return remote.gather(_jobs(cfg, done), answered, keep, server, at_once)
 
 
-def _next(answered: queue.Queue) -> dict[str, Any] | remote.Failure:
-    while True:
-        with suppress(queue.Empty):
-            return answered.get(timeout=0.2)  # so that a signal is seen
+def _request(cfg: Teach, job: Job) -> dict[str, Any]:
+    said = f"{job.question}\n\n{cfg.instruction}" if cfg.instruction else job.question
+    return {
+        "model": cfg.model, "messages": [{"role": "user", "content": said}], "stream": False,
+        "temperature": cfg.temperature, "top_p": cfg.top_p, "max_tokens": cfg.max_tokens,
+    }  # fmt: skip
 
 
-def _keep_what_is_there(target: Path, answered: queue.Queue) -> None:
-    while not answered.empty():
-        if isinstance(found := answered.get(), dict):
-            append_lines(target, [found])
-
-
-def _gave_up(reason: str, count: int) -> str:
-    return f"{count} requests failed one after another (the last: {reason}): the same command goes on from here"
-
-
-def _work(server: remote.Server, waiting: queue.Queue, answered: queue.Queue) -> None:
-    while not server.stopped.is_set():
-        try:
-            job = waiting.get(timeout=1.0)
-        except queue.Empty:
-            continue
-        try:
-            found = server.answer(job)
-        except Exception as error:  # told by the main thread, which would wait for ever
-            found = remote.Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", is_final=True)
-        answered.put(found)
-
-
-def _check_limits(**limits: float) -> None:
-    for name, value in limits.items():
-        if not value > 0:
-            raise Refusal(f"{name} is {value}, but it must be above 0: give one such as 1")
+def _row(cfg: Teach, job: Job, body: dict[str, Any]) -> dict[str, Any] | None:
+    """None where a reply holds no answer."""
+    if (found := remote.said(body)) is None:
+        return None
+    message, finish, usage = found
+    reasoning = next((message[name] for name in traces.REASONING if message.get(name)), None)
+    return {
+        **job.kept, "key": job.key[0], "index": job.key[1], "question": job.question,
+        "output": traces.joined(message.get("content") or "", reasoning), "model": str(body.get("model") or cfg.model),
+        "finish_reason": finish, "usage": usage,
+    }  # fmt: skip
 
 
 def _shown(cfg: Teach) -> dict[str, Any]:
@@ -167,7 +135,7 @@ def _digest(cfg: Teach) -> str | dict[str, str]:
     return traces.digest(traces.shards(cfg.questions))
 
 
-def _jobs(cfg: Teach, done: set[tuple[str, int]]) -> Iterator[remote.Job]:
+def _jobs(cfg: Teach, done: set[tuple[str, int]]) -> Iterator[Job]:
     """What is to be asked, without what is done; a question that comes twice is asked once."""
     seen: set[str] = set()
     for text, kept in _questions(cfg):
@@ -179,7 +147,7 @@ def _jobs(cfg: Teach, done: set[tuple[str, int]]) -> Iterator[remote.Job]:
         seen.add(key)
         for index in range(cfg.outputs_per_question):
             if (key, index) not in done:
-                yield remote.Job((key, index), text, kept)
+                yield Job((key, index), text, kept)
 
 
 def _questions(cfg: Teach) -> Iterator[tuple[str, dict[str, Any]]]:

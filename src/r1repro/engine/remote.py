@@ -1,20 +1,22 @@
-"""A server that speaks OpenAI's protocol, asked for one output at a time: what to send, what to make of the answer.
+"""A server that speaks OpenAI's protocol, asked from many threads: teachers and judges.
 
 It is asked again while it is busy or fails; what no asking would mend is told apart from what one question suffers.
 """
 
 import os
+import queue
 import random
 import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from r1repro.config import Teach
 from r1repro.records import Refusal
-from r1repro.stages import traces
+from r1repro.run import Interrupts
 
 KEYS = ("R1REPRO_API_KEY", "OPENAI_API_KEY")
 """Variables of the environment that may hold the server's key, the first one first.  It is never written anywhere."""
@@ -27,16 +29,8 @@ BUSY = (408, 409, 425, 429)
 """What a server says that may answer later; and all from 500 up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One output to be asked for."""
-
-    key: tuple[str, int]
-    """First 16 hex digits of the question's SHA-256, and which of its outputs."""
-
-    question: str
-    kept: dict[str, Any]
-    """What is known of the question beside its text."""
+IN_A_ROW = 8
+"""Requests that get no answer, one after another (but as many as are asked at once), until a server is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +46,18 @@ class Server:
     """Who is asked; to be used with ``with``, from any number of threads.
 
     Args:
-        tries: of one output.
+        tries: of one request.
         timeout_s: without a byte, after which a try is lost.
 
     Raises:
         Refusal: an address that is none, or with a password in it; a key that cannot be sent.
     """
 
-    def __init__(self, cfg: Teach, tries: int, timeout_s: float):
-        self.cfg, self.tries, self.stopped = cfg, tries, threading.Event()
-        self._address, self._key, self._was_there = _address(cfg.url), _key(), False
+    def __init__(self, url: str, model: str, tries: int, timeout_s: float):
+        for name, value in {"tries": tries, "timeout_s": timeout_s}.items():
+            check_above_0(name, value)
+        self.url, self.model, self.tries, self.stopped = url, model, tries, threading.Event()
+        self._address, self._key, self._was_there = _address(url), _key(), False
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
             limits=httpx.Limits(max_connections=None),
@@ -75,19 +71,23 @@ class Server:
         self.stopped.set()
         self._client.close()
 
-    def answer(self, job: Job) -> dict[str, Any] | Failure:
-        """The row of a question, or why there is none."""
+    def answer(self, body: dict[str, Any], read: Callable[[Any], Any | None]) -> Any | Failure:
+        """What ``read`` makes of the reply to a request, or why there is none.
+
+        Args:
+            read: of a reply's JSON; None where it holds no answer, and it is asked for again.
+        """
         reason, pause_s = "stopped", 0.0
         for number in range(self.tries):
             if self.stopped.wait(pause_s):
                 break
             pause_s = min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S) * random.uniform(0.75, 1.25)
             try:
-                reply = self._client.post(self._address, json=self._request(job))
+                reply = self._client.post(self._address, json=body)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 reason = self._plain(error)
                 if not self._was_there:
-                    url = bare(self.cfg.url)
+                    url = bare(self.url)
                     return Failure(f"no server at {url} ({reason}): start it, or mend the url", is_final=True)
                 continue
             except httpx.HTTPError as error:
@@ -99,46 +99,20 @@ class Server:
                 pause_s = max(pause_s, _asked_to_wait_s(reply))
             elif reply.status_code != 200:
                 return self._refused(reply)
-            elif (row := self._row(job, reply)) is not None:
-                return row
+            elif (found := _read(reply, read)) is not None:
+                return found
             else:
                 reason = f"an answer that is none ({self._plain(reply.text[:80])!r})"
         return Failure(f"{reason}, {self.tries} tries")
 
-    def _request(self, job: Job) -> dict[str, Any]:
-        said = f"{job.question}\n\n{self.cfg.instruction}" if self.cfg.instruction else job.question
-        return {
-            "model": self.cfg.model, "messages": [{"role": "user", "content": said}], "stream": False,
-            "temperature": self.cfg.temperature, "top_p": self.cfg.top_p, "max_tokens": self.cfg.max_tokens,
-        }  # fmt: skip
-
-    def _row(self, job: Job, reply: httpx.Response) -> dict[str, Any] | None:
-        """None where an answer does not hold one."""
-        try:
-            body = reply.json()
-            choice = body["choices"][0]
-            message, finish = choice["message"], choice.get("finish_reason")
-            said, usage = message.get("content") or "", body.get("usage") or {}
-            reasoning = next((message[name] for name in traces.REASONING if message.get(name)), None)
-            counts = {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return None
-        if not isinstance(said, str) or not (said.strip() or finish == "length"):
-            return None
-        return {
-            **job.kept, "key": job.key[0], "index": job.key[1], "question": job.question,
-            "output": traces.joined(said, reasoning), "model": str(body.get("model") or self.cfg.model),
-            "finish_reason": finish, "usage": counts,
-        }  # fmt: skip
-
     def _refused(self, reply: httpx.Response) -> Failure:
-        code, said, url = reply.status_code, self._message(reply), bare(self.cfg.url)
+        code, said, url = reply.status_code, self._message(reply), bare(self.url)
         if code in (401, 403):
             way_out = f"set {KEYS[0]} (or {KEYS[1]}) to a key of that server"
             return Failure(f"{url} does not accept the key ({code} {said}): {way_out}", is_final=True)
         if code == 404:
             way_out = "mend the model's name (that address with /v1/models lists them), or the url"
-            return Failure(f"{url} has no model {self.cfg.model!r} ({code} {said}): {way_out}", is_final=True)
+            return Failure(f"{url} has no model {self.model!r} ({code} {said}): {way_out}", is_final=True)
         if code in (301, 302, 307, 308):
             moved = self._plain(reply.headers.get("location", "elsewhere"))
             return Failure(f"{url} has moved to {moved}: give that url", is_final=True)
@@ -158,6 +132,94 @@ class Server:
         """In one short line, and without the key, which some servers repeat."""
         text = " ".join(str(said).split())
         return (text.replace(self._key, "...") if self._key else text)[:200]
+
+
+def _read(reply: httpx.Response, read: Callable[[Any], Any | None]) -> Any | None:
+    try:
+        return read(reply.json())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def said(body: dict[str, Any]) -> tuple[dict[str, Any], str | None, dict[str, int]] | None:
+    """The message of a reply's first choice, why it ended, tokens as the server counts them; None: it says nothing.
+
+    >>> said({"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}})
+    ({'content': '4'}, 'stop', {'prompt_tokens': 3, 'completion_tokens': 0})
+    """
+    choice = body["choices"][0]
+    message, finish, usage = choice["message"], choice.get("finish_reason"), body.get("usage") or {}
+    content = message.get("content") or ""
+    if not isinstance(content, str) or not (content.strip() or finish == "length"):
+        return None
+    return message, finish, {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+
+
+def gather(
+    jobs: Iterator[Any], ask: Callable[[Any], Any | Failure], keep: Callable[[Any], None], server: Server, at_once: int
+) -> list[str]:
+    """Ask all jobs, ``at_once`` side by side; hand what comes to ``keep``, in this thread; returns why some have none.
+
+    The threads are daemons: a second signal need not wait for them.
+
+    Raises:
+        Refusal: what no other job would fare better with, or many failures one after another.
+        Stopped: by a signal, when the answers under way are kept.
+    """
+    waiting, answered = queue.Queue(), queue.Queue()
+    for _ in range(at_once):
+        threading.Thread(target=_work, args=(server, ask, waiting, answered), daemon=True).start()
+    failed, in_a_row, under_way = [], 0, 0
+    with Interrupts("the answers under way") as interrupts:
+        while True:
+            while under_way < at_once and not interrupts.asked and (job := next(jobs, None)) is not None:
+                waiting.put(job)
+                under_way += 1
+            if not under_way:
+                break
+            found = _next(answered)
+            under_way -= 1
+            if not isinstance(found, Failure):
+                keep(found)
+                in_a_row = 0
+                continue
+            failed.append(found.reason)
+            in_a_row += 1
+            if found.is_final or in_a_row >= max(at_once, IN_A_ROW):
+                while not answered.empty():
+                    if not isinstance(late := answered.get(), Failure):
+                        keep(late)
+                raise Refusal(found.reason if found.is_final else _gave_up(found.reason, in_a_row))
+        interrupts.stop()
+    return failed
+
+
+def check_above_0(name: str, value: float) -> None:
+    if not value > 0:
+        raise Refusal(f"{name} is {value}, but it must be above 0: give one such as 1")
+
+
+def _next(answered: queue.Queue) -> Any | Failure:
+    while True:
+        with suppress(queue.Empty):
+            return answered.get(timeout=0.2)  # so that a signal is seen
+
+
+def _gave_up(reason: str, count: int) -> str:
+    return f"{count} requests failed one after another (the last: {reason}): the same command goes on from here"
+
+
+def _work(server: Server, ask: Callable, waiting: queue.Queue, answered: queue.Queue) -> None:
+    while not server.stopped.is_set():
+        try:
+            job = waiting.get(timeout=1.0)
+        except queue.Empty:
+            continue
+        try:
+            found = ask(job)
+        except Exception as error:  # told by the main thread, which would wait for ever
+            found = Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", is_final=True)
+        answered.put(found)
 
 
 def _key() -> str | None:
@@ -183,9 +245,9 @@ def _address(url: str) -> str:
     try:
         whole = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise Refusal(f"teach.url is no address ({error}): give one such as http://localhost:8000") from error
+        raise Refusal(f"the url is no address ({error}): give one such as http://localhost:8000") from error
     if whole.userinfo:
-        raise Refusal(f"teach.url holds a name or a password: give {bare(url)}, and set {KEYS[0]} to the key")
+        raise Refusal(f"the url holds a name or a password: give {bare(url)}, and set {KEYS[0]} to the key")
     path = whole.path.rstrip("/")
     if not path.endswith("/chat/completions"):
         path += "/chat/completions" if re.search(r"/v\d[^/]*(/openai)?$", path) else "/v1/chat/completions"
