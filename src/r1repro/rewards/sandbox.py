@@ -2,6 +2,8 @@
 
 A program sees: namespaces of its own (processes, network without any device, IPC, host name, mounts), /usr and the
 interpreter read-only, an empty /tmp in memory, no environment, no home, no file of this project, standard library only.
+One in another language than Python (`languages`) sees the settings of its runtime below /etc too, read-only, and may
+reserve more addresses than it may write to.
 It has limits of CPU time, wall time, memory (each process, and all together), processes, file size, /tmp and output.
 Where this process is root, each program gets a user id that nothing else has; else, a user namespace.
 
