@@ -36,6 +36,19 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
 """Tier -> part -> what an arm has of its own there; ``versus`` holds what no part has, ``versus.rl`` a part's."""
 
 
+def check_runnable(tier: str) -> None:
+    """Refuse a tier whose arms have no settings.
+
+    >>> check_runnable("gpu")
+    Traceback (most recent call last):
+    r1repro.records.Refusal: the arms beside the main line are of the tiny world, not of tier gpu: choose smoke or cpu
+    """
+    config.check_runnable(tier)
+    if tier not in config.TINY:
+        known = " or ".join(config.TINY)
+        raise Refusal(f"the arms beside the main line are of the tiny world, not of tier {tier}: choose {known}")
+
+
 def _own(tier: str, notebook: str) -> dict[str, dict[str, Any]]:
     """Of a notebook's arms: part -> what it has of its own at a tier, by the part's own name."""
     own = TIER_ARMS.get(tier, {}) if isinstance(tier, str) else {}
