@@ -199,7 +199,9 @@ def test_the_entry_says_all_that_was_agreed(seeds):
     assert list(row) == [
         "id", "claim", "paper", "ours", "low", "high", "detail", "seeds", "verdict", "rule", "runs",
     ]  # fmt: skip
-    assert row["seeds"] == [0, 1, 2] and row["verdict"] == "reproduced"
+    assert row["seeds"] == [0, 1, 2] and row["verdict"] == "trend", "its controls were not run"
+    without = dataclasses.replace(paper.claim("C01"), controls="")
+    assert entry(without, measure("C01", seeds))["verdict"] == "reproduced"
     detail = row["detail"]
     assert (detail["before"], detail["after"], detail["questions"], detail["k"]) == (0.25, 0.875, 80, 16)
     assert detail["truncated"] == [1 / 16, 0.0] and detail["length_right"] == [100, 200]

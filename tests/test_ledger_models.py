@@ -321,6 +321,11 @@ def test_a_control_that_does_as_well_takes_the_verdict(tmp_path, zero, claim_id,
     assert with_controls(tmp_path, zero, claim_id, **changes)["verdict"] not in ("reproduced", "trend")
 
 
+def test_what_only_arms_can_measure_says_how_to_run_them():
+    assert "cap kept, cap raised not evaluated yet (CLAIMS=all)" in ledger_models.missing("C05", [])
+    assert "(notebooks 04 to 08)" in ledger_models.missing("C10", [])
+
+
 def test_without_its_controls_a_claim_is_a_trend(tmp_path, zero):
     row = with_controls(tmp_path, zero, "C01", zero_random=None)
     assert row["verdict"] == "trend" and "CLAIMS=all" in row["detail"]["why"]

@@ -61,7 +61,7 @@ class Page(HTMLParser):
         self.links += [attributes[key] for key in ("href", "src") if key in attributes]
         self.ids += [attributes["id"]] if "id" in attributes else []
         assert tag != "img" or attributes["alt"]
-        if tag not in ("img", "meta", "br", "link"):
+        if tag not in ("img", "meta", "br", "link", "input", "wbr"):
             self.stack.append(tag)
 
     def handle_endtag(self, tag):
@@ -88,8 +88,8 @@ def test_the_local_report_lies_in_out_and_every_local_link_exists(built, world):
     assert built == world / "out/smoke/report"
     page = Page((built / "index.html").read_text(encoding="utf-8"))
     files = {link.split("#")[0] for link in page.links} - {""}
-    assert files == {"samples.html", "claims.json", "digests.json", *(f"figures/{name}.png" for name in ZERO),
-                     *NOTEBOOKS}  # fmt: skip
+    assert files == {"samples.html", "ledger.html", "claims.json", "digests.json",
+                     *(f"figures/{name}.png" for name in ZERO), *NOTEBOOKS}  # fmt: skip
     for link in files:
         assert (built / link).resolve().is_file(), link
     assert len(set(page.ids)) == len(page.ids)
@@ -101,13 +101,13 @@ def test_the_local_report_lies_in_out_and_every_local_link_exists(built, world):
 def test_links_and_figures_of_the_markdown_exist(built):
     text = (built / "README.md").read_text(encoding="utf-8")
     links = [piece.split(")")[0] for piece in text.split("](")[1:]]
-    assert len(links) == len(ZERO) + 2 + 2  # figures, notebooks of the tier and the first seed, data
+    assert len(links) == len(ZERO) + 2 + 3  # figures, notebooks of the tier and the first seed, data and ledger
     for link in links:
         assert (built / link).resolve().is_file(), link
 
 
 def test_the_page_needs_nothing_from_elsewhere(built):
-    for file in ("index.html", "samples.html", "notebooks/03_r1_zero.html"):
+    for file in ("index.html", "samples.html", "ledger.html", "notebooks/03_r1_zero.html"):
         text = (built / file).read_text(encoding="utf-8")
         assert "http" not in text and "<script" not in text and 'name="viewport"' in text, file
 
@@ -116,7 +116,8 @@ def test_claims_json_has_every_claim_of_the_paper(built):
     entries = json.loads((built / "claims.json").read_text(encoding="utf-8"))
     assert [entry["id"] for entry in entries] == [claim.id for claim in paper.claims()]
     verdicts = {entry["id"]: entry["verdict"] for entry in entries}
-    assert verdicts["C01"] == "reproduced" and verdicts["C10"] == "untestable"
+    assert verdicts["C08"] == "reproduced" and verdicts["C10"] == "untestable"
+    assert verdicts["C01"] == "trend", "it would be reproduced, if its controls had been run"
     texts = " ".join(Page((built / "index.html").read_text(encoding="utf-8")).texts)
     for entry in entries:
         assert entry["claim"] in texts and (entry["rule"] or entry["detail"]["untested_because"]) in texts
@@ -221,7 +222,7 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
     folder = publish(root)
     assert folder == root / "reports/smoke"
     names = {os.path.relpath(path, folder) for path in folder.rglob("*") if path.is_file()}
-    assert names == {"README.md", "index.html", "samples.html", "claims.json", "digests.json",
+    assert names == {"README.md", "index.html", "samples.html", "ledger.html", "claims.json", "digests.json",
                      *NOTEBOOKS,
                      *(f"figures/{name}.png" for name in ZERO)}  # fmt: skip
     for link in Page((folder / "index.html").read_text(encoding="utf-8")).links:
