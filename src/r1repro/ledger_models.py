@@ -19,7 +19,7 @@ import numpy as np
 from r1repro import ledger, measures, measures_arms, paper
 from r1repro.ledger import Measurement, Part, SeedRuns
 from r1repro.measures import Measure, Models, mean_of, pass1, steps_to
-from r1repro.models import NAMES, Model
+from r1repro.models import ARMS, NAMES, Model
 from r1repro.records import Refusal
 
 MEASURES: dict[str, Measure] = measures.MEASURES | measures_arms.MEASURES
@@ -99,10 +99,11 @@ def missing(claim_id: str, seeds: Sequence[Models]) -> str:
 
 def _unfit(names: Sequence[str], seed: Models) -> str:
     """Why a seed takes no part in a claim; empty if it does."""
-    lacking = [NAMES.get(name, name) for name in _models_of(names) if name not in seed]
+    lacking = [name for name in _models_of(names) if name not in seed]
     if lacking:
         more = f" and {len(lacking) - 3} more" * (len(lacking) > 3)
-        return f"{', '.join(lacking[:3])}{more} not evaluated yet (notebooks 04 to 08)"
+        where = "CLAIMS=all" if ARMS.keys() & set(lacking) else "notebooks 04 to 08"
+        return f"{', '.join(NAMES.get(name, name) for name in lacking[:3])}{more} not evaluated yet ({where})"
     return next(filter(None, (MEASURES[name].unfit(seed) for name in names)), "")
 
 
