@@ -425,6 +425,8 @@ def test_a_claim_without_its_models_says_which(tmp_path):
         and why[unruled] == paper.claim(unruled).untested_because
     )
     assert all(row["detail"]["why"] for row in rows.values())
+    without = world(tmp_path / "main" / "smoke", seeds=(0,), changes=dict.fromkeys(VERSUS))
+    assert ledger_models.missing("C24", without).startswith("RL on distilled qwen-580k not evaluated yet (CLAIMS=all)")
     assert ledger_models.missing("C13", found) == "" and "R1-Zero, Dev1" in ledger_models.missing("C10", [])
 
 
@@ -607,6 +609,8 @@ def test_models_stand_where_they_were_put_and_lines_join_them_in_order(seeds):
     assert drawn["distilled"].get_ydata() == pytest.approx([6 / 8])
     assert drawn["its base"].get_ydata()[0] == pytest.approx(2 / 8)
     assert axes.get_xscale() == "log" and "open prompts" not in axes.figure.get_supxlabel()
+    (axes,) = well_made(plots.pass1_lines(seeds, lines, "Price", "base", ticks={"small": 4e9, "large": 9e9})).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["small", "large"]
 
 
 def run_of(shift=0.0):

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,8 +79,10 @@ def test_bases_of_all_sizes_have_one_rl_and_the_students_goes_on(tier):
 
 def test_at_the_cpu_tier_arms_change_nothing_else():
     found, zero, main = config_arms.versus("cpu", 2), config.r1_zero("cpu", 2), config.r1("cpu", 2)
-    assert (found.rl, found.distilled_rl, found.distill) == (zero.rl, main.reasoning_rl, main.distill)
-    assert (found.sft, found.evaluate) == (main.sft, main.evaluate)
+    assert (found.rl, found.distill, found.sft) == (zero.rl, main.distill, main.sft)
+    assert found.evaluate == main.evaluate == replace(found.on_the_way, k=main.evaluate.k)
+    length = {"num_rollouts": main.reasoning_rl.num_rollouts, "num_checkpoints": main.reasoning_rl.num_checkpoints}
+    assert replace(found.distilled_rl, **length) == main.reasoning_rl
 
 
 @pytest.mark.parametrize("tier", ["smoke", "cpu"])

@@ -25,9 +25,12 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "controls.rl": dict(
             questions_per_step=2, outputs_per_question=8, num_rollouts=1, max_tokens=96, refresh_reference_every=2
         ),
+        "versus.on_the_way": dict(k=1),
     },
     "cpu": {
         "versus.student_rl": dict(num_rollouts=24, num_checkpoints=3),
+        "versus.distilled_rl": dict(num_rollouts=12, num_checkpoints=1),
+        "versus.on_the_way": dict(k=2),
         "protocol.rl": dict(num_rollouts=8, num_checkpoints=1),
         "protocol.ppo": dict(num_rollouts=8, num_checkpoints=1, value_learning_rate=1e-3),
         "protocol.on": dict(num_rollouts=4, num_checkpoints=4),
@@ -85,6 +88,11 @@ class Versus:
 
     sft: SFT = field(default_factory=SFT)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    """That of the models of the main line, so that arms are asked the same questions."""
+
+    on_the_way: Evaluate = field(default_factory=Evaluate)
+    """The same questions with fewer samples: of what stands in a figure and in no rule, to save minutes."""
+
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
@@ -110,6 +118,7 @@ def versus(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None)
         "student_rl": zero,
         "sample": EVERY_RIGHT_ONE,
         **{part: config.PIPELINE[part] | main.get(part, {}) for part in ("distill", "sft", "evaluate")},
+        "on_the_way": config.PIPELINE["evaluate"] | main.get("evaluate", {}),
         "distilled_rl": config.PIPELINE["reasoning_rl"] | main.get("reasoning_rl", {}),
     }
     own = _own(tier, "versus")

@@ -293,7 +293,8 @@ def _who_models(seeds: Sequence[Mapping[str, Model]], names: Sequence[str]) -> s
     if not found:
         return "no models"
     numbers = sorted({model.seed for model in found})
-    questions, prompts = found[0].right_QK.shape, found[0].follows_open.shape
+    questions = max((model.right_QK.shape for model in found), key=lambda shape: shape[1])
+    prompts = found[0].follows_open.shape
     asked_too = f", {prompts[0]} open prompts x {prompts[1]}" if prompts[0] else ""
     return (
         f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}; {questions[0]} questions x {questions[1]} "
@@ -385,13 +386,19 @@ Seeds = Sequence[Mapping[str, Model]]
 
 
 def pass1_lines(
-    seeds: Seeds, lines: Mapping[str, Mapping[str, float]], title: str, x: str, across: Mapping[str, str] | None = None
+    seeds: Seeds,
+    lines: Mapping[str, Mapping[str, float]],
+    title: str,
+    x: str,
+    across: Mapping[str, str] | None = None,
+    ticks: Mapping[str, float] | None = None,
 ) -> Figure:
     """pass@1 of models at places of an axis, which is logarithmic; models that no seed has evaluated are left out.
 
     Args:
         lines: label -> model -> its place; those of a label are joined in the order of their places.
         across: label -> model whose value is a line across.
+        ticks: what stands at which place of the axis; None: numbers.
     """
     figure, ((axes,),) = axes_grid(1, 1, (7.5, 4.2))
     for (label, places), (colour, style) in zip(lines.items(), LINES, strict=False):
@@ -407,6 +414,9 @@ def pass1_lines(
     _shares(axes)
     finish(axes, title, "pass@1", x, legend=None)
     axes.set_xscale("log")
+    if ticks:
+        axes.set_xticks(list(ticks.values()), list(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.supxlabel(
         _who_models(seeds, [name for places in lines.values() for name in places]), fontsize=8, color="0.35"
