@@ -124,15 +124,18 @@ if (DATA / "ifeval").is_dir():
             assert not all(instructions.followed([(kind, settings)], text)[0] for text in others), kind
 
 
-if HERE:
+EVERY = [b for b in catalogue.all_of_them().values() if (DATA / b.folder).is_dir()]
+EVERY = [b for b in EVERY if b.name != "FRAMES" or (DATA / "frames" / "articles").is_dir()]  # asked with its articles
+if EVERY:
 
-    @pytest.mark.parametrize("benchmark", HERE, ids=[benchmark.name for benchmark in HERE])
+    @pytest.mark.parametrize("benchmark", EVERY, ids=[benchmark.name for benchmark in EVERY])
     def test_a_tiny_model_runs_end_to_end(benchmark, tmp_path):
-        changes = {"exam.k": 2, "exam.limit": 3, "exam.max_tokens": 16}
+        changes = {"exam.k": 2, "exam.limit": 2, "exam.max_tokens": 12}
         exam, machine = config.exam("smoke", benchmark.name, changes)
         place = run.place(tmp_path, benchmark.name)
         summary = read_json(run.run(exam, place, base.folder("qwen-140k"), machine) / "summary.json")
-        assert summary["questions"] == 3 and summary["k"] == 2 and summary["metrics"]
+        assert summary["questions"] == 2 and summary["k"] == 2
+        assert summary["metrics"] or benchmark.judged or summary["lacking"]
         assert benchmark.name in run.save_table(tmp_path)
 
 
@@ -143,16 +146,15 @@ if (DATA / "aime24").is_dir():
         words += ["--set", "evaluate.max_tokens=24", "machine.max_rows=2"]
         command = [sys.executable, "-m", "r1repro", "evaluate", *words, "--out"]
         whole, torn, chance = tmp_path / "whole", tmp_path / "torn", random.Random(1)
-        began = time.monotonic()
         subprocess.run([*command, str(whole)], check=True, capture_output=True)
-        took_s, kills = time.monotonic() - began, 0
-        for _ in range(3):
+        samples = torn / "aime-2024" / "samples.jsonl"
+        for wanted in (1, 4, 8):  # lines that are there when it is killed, a little later
             child = subprocess.Popen([*command, str(torn)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(chance.uniform(0.5, 0.95) * took_s)
-            kills += child.poll() is None
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-        assert kills
+            while child.poll() is None and (not samples.exists() or samples.read_bytes().count(b"\n") < wanted):
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.1))
+            child.kill()
+            assert child.wait() == -signal.SIGKILL
         subprocess.run([*command, str(torn)], check=True, capture_output=True)
         for name in ("aime-2024/samples.jsonl", "aime-2024/summary.json", "table.md"):
             assert (torn / name).read_bytes() == (whole / name).read_bytes(), name

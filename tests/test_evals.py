@@ -21,6 +21,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from r1repro import __main__, config, paper
+from r1repro.algo import estimators
 from r1repro.evals import catalogue, choice, contamination, files, instructions, lm_harness, mathematics, reading, run
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal, Score
@@ -427,7 +428,7 @@ def test_a_model_is_sampled_by_the_protocol(data, tmp_path, tiny_base, monkeypat
     manifest = read_json(done / "manifest.json")
     assert manifest["versions"]["torch"] and manifest["config"]["temperature"] == 0.6 and manifest["exit"] == "complete"
     summary = read_json(done / "summary.json")
-    assert summary["departs"] == ["5 questions of more", "k 3, not 64", "cap 9, not 32768"]
+    assert summary["departs"] == ["5 of 12 questions", "k 3, not 64", "cap 9, not 32768"]
 
 
 def test_ten_interruptions_change_no_byte(data, tmp_path, tiny_base, monkeypatch):
@@ -490,6 +491,7 @@ def outputs(*scores):
 def test_a_summary_by_hand():
     benchmark = Benchmark(
         name="x", folder="x", load=lambda _: [], grade=lambda i, t: None, answer=lambda i, t: t,
+        metric="rating; percentile",
         summarise=lambda items, scores: {"rating": 100.0 * len(items) + sum(map(sum, scores))},
     )  # fmt: skip
     items = [Item(id=x, prompt=x, gold="", group=g) for x, g in ("ab", "cb", "dd", "ee")]
@@ -510,6 +512,8 @@ def test_intervals_know_doubt_where_all_questions_agree():
     value, low, high = run.interval([1.0] * 30)
     assert (value, high) == (1.0, 1.0) and low == pytest.approx(0.025 ** (1 / 30))
     assert run.interval([0.0] * 30) == (0.0, 0.0, 1 - 0.025 ** (1 / 30))
+    mixed = [n % 5 / 4 for n in range(200)] + [1.0] * 30
+    assert run.interval(mixed) == pytest.approx(estimators.bootstrap([mixed]), abs=0.01)
     value, low, high = run.interval([1.0] * 24 + [0.0] * 6)  # AIME at 80 %: about 7 points a standard error
     assert value == 0.8 and 0.6 < low < 0.72 and 0.9 <= high <= 0.94
 
