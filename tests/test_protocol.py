@@ -291,10 +291,14 @@ def test_each_arm_differs_from_r1_zero_in_what_it_is_made_for(tmp_path, monkeypa
     zero = asdict(config.r1_zero("cpu", 5).rl)
     differs = {name: {k for k, v in zero.items() if asdict(cfg)[k] != v} for name, cfg in heard.items()}
     rollouts = {"num_rollouts", "num_checkpoints"}
+    cut = rollouts | {"questions_per_step", "steps_per_rollout", "warmup_steps", "refresh_reference_every"}
     assert differs == {
-        "ppo_95": rollouts | {"kl_coefficient"}, "ppo_100": rollouts | {"kl_coefficient"},
-        "clip_small": rollouts | {"clip_low", "clip_high"}, "clip_none": rollouts | {"clip_low", "clip_high"},
+        "ppo_95": rollouts | {"kl_coefficient"}, "ppo_100": rollouts | {"kl_coefficient"}, "clip_paper": cut,
+        "clip_small": cut | {"clip_low", "clip_high"}, "clip_none": cut | {"clip_low", "clip_high"},
     }  # fmt: skip
+    finer = zero["steps_per_rollout"] / heard["clip_paper"].steps_per_rollout
+    for key in ("warmup_steps", "refresh_reference_every"):  # as many rollouts
+        assert asdict(heard["clip_paper"])[key] * finer == zero[key]
     assert {name: heard[name].gae_lambda for name in LAMBDAS} == LAMBDAS
     assert {name: heard[name].clip_high for name in CLIPS} == CLIPS
     asked = {name: model.name for (name, _), (_, model) in fake.items()}
@@ -303,8 +307,8 @@ def test_each_arm_differs_from_r1_zero_in_what_it_is_made_for(tmp_path, monkeypa
 
 
 def test_r1_zero_must_have_a_checkpoint_after_as_many_rollouts(tmp_path):
-    with pytest.raises(Refusal, match="rl.num_rollouts is 7.*one of 4, 8, 12, 16"):
-        config_arms.protocol("cpu", overrides={"rl.num_rollouts": 7})
+    with pytest.raises(Refusal, match="ppo.num_rollouts is 7.*one of 4, 8, 12, 16"):
+        config_arms.protocol("cpu", overrides={"ppo.num_rollouts": 7})
     with pytest.raises(Refusal, match="run the notebook that makes r1_zero"):
         protocol.after_as_many(config_arms.protocol("cpu"), tmp_path)
 
