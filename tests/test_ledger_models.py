@@ -80,12 +80,15 @@ PROTOCOL = {
     "ppo_95": dict(sums=3, others=1),
     "ppo_100": dict(sums=4, others=2),
     "clip_small": dict(sums=3, others=2),
+    "clip_paper": dict(sums=4, others=2),
     "clip_none": dict(sums=3, others=1),
 }
 """Models asked otherwise and arms of RL (notebook 11); what an evaluation kept beside the usual of its four outputs."""
 
 PROTOCOL_RUNS = {name: RL | {"gae_lambda": lam} for name, lam in (("ppo_95", 0.95), ("ppo_100", 1.0))}
-PROTOCOL_RUNS |= {name: RL | {"clip_low": clip} for name, clip in (("clip_small", 0.2), ("clip_none", 1e9))}
+PROTOCOL_RUNS |= {
+    name: RL | {"clip_low": clip} for name, clip in (("clip_small", 0.2), ("clip_paper", 10.0), ("clip_none", 1e9))
+}
 MORE = ("checkpoint", "loops", "thinking", "judged", "helpful_more")
 
 
@@ -482,6 +485,7 @@ def test_a_run_that_went_on_is_compared_where_the_other_ends(seeds):
         ("C31", {"ppo_95": RL | {"gae_lambda": 0.95, "learning_rate": 1.0}}, "differ in learning_rate"),
         ("C31", {"ppo_100": RL | {"gae_lambda": 1.0, "num_rollouts": 5}}, "differ in num_rollouts"),
         ("C32", {"clip_none": RL | {"clip_low": 1e9, "steps_per_rollout": 1}}, "differ in steps_per_rollout"),
+        ("C32", {"clip_paper": RL | {"clip_low": 10.0, "num_rollouts": 9}}, "differ in num_rollouts"),
     ],
 )
 def test_unequal_arms_of_rl_are_not_compared(tmp_path, claim_id, runs, reason):

@@ -280,21 +280,50 @@ def test_a_judge_scores_what_it_reads(tmp_path, tiny_base):
 # --- arms of RL
 
 
-def test_each_arm_differs_from_r1_zero_in_what_it_is_made_for(tmp_path, monkeypatch, fake):
-    heard = {}
-    monkeypatch.setattr(protocol.rl, "train", lambda cfg, run, *_: heard.update({run.name: cfg}))
-    monkeypatch.setattr(protocol.ppo, "train", lambda cfg, run, *_: heard.update({run.name: cfg}))
+@pytest.fixture
+def heard(monkeypatch):
+    """Runs of RL that train nothing: the settings of each by its name; a quarter of the tokens of the first step are cut
+    where the range is narrower than ``heard["cut below"]``."""
+    found = {"cut below": 100.0}
+
+    def train(cfg, run, *_):
+        found[run.name] = cfg
+        run.mkdir(parents=True)
+        rows = [{"step": 1, "policy/clip_share": 0.25 * (cfg.clip_high < found["cut below"])}, {"step": 2}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr(protocol.rl, "train", train)
+    monkeypatch.setattr(protocol.ppo, "train", train)
+    return found
+
+
+def test_a_clip_that_never_cuts_is_no_clip(tmp_path, monkeypatch, fake, heard):
+    """Then the run without one would be the same, and is not made again."""
+    heard["cut below"] = 10.0
+    monkeypatch.setattr(protocol.arms, "model_of", lambda seed_dir, name: seed_dir / name)
+    (tmp_path / "r1_zero" / "checkpoints" / "step-000032").mkdir(parents=True)
+    protocol.reinforced(config_arms.protocol("cpu"), tmp_path)
+    assert "clip_none" not in heard and {"clip_small", "clip_paper"} <= heard.keys()
+    assert {fake[name, "reasoning"][1].name for name in ("clip_none", "clip_paper")} == {"clip_paper"}
+
+
+def test_each_arm_differs_from_r1_zero_in_what_it_is_made_for(tmp_path, monkeypatch, fake, heard):
     monkeypatch.setattr(protocol.arms, "model_of", lambda seed_dir, name: seed_dir / name)
     settings = config_arms.protocol("cpu", 5)
     (tmp_path / "r1_zero" / "checkpoints" / "step-000032").mkdir(parents=True)
     protocol.reinforced(settings, tmp_path)
     zero = asdict(config.r1_zero("cpu", 5).rl)
+    del heard["cut below"]
     differs = {name: {k for k, v in zero.items() if asdict(cfg)[k] != v} for name, cfg in heard.items()}
     rollouts = {"num_rollouts", "num_checkpoints"}
+    cut = rollouts | {"questions_per_step", "steps_per_rollout", "warmup_steps", "refresh_reference_every"}
     assert differs == {
-        "ppo_95": rollouts | {"kl_coefficient"}, "ppo_100": rollouts | {"kl_coefficient"},
-        "clip_small": rollouts | {"clip_low", "clip_high"}, "clip_none": rollouts | {"clip_low", "clip_high"},
+        "ppo_95": rollouts | {"kl_coefficient"}, "ppo_100": rollouts | {"kl_coefficient"}, "clip_paper": cut,
+        "clip_small": cut | {"clip_low", "clip_high"}, "clip_none": cut | {"clip_low", "clip_high"},
     }  # fmt: skip
+    finer = zero["steps_per_rollout"] / heard["clip_paper"].steps_per_rollout
+    for key in ("warmup_steps", "refresh_reference_every"):  # as many rollouts
+        assert asdict(heard["clip_paper"])[key] * finer == zero[key]
     assert {name: heard[name].gae_lambda for name in LAMBDAS} == LAMBDAS
     assert {name: heard[name].clip_high for name in CLIPS} == CLIPS
     asked = {name: model.name for (name, _), (_, model) in fake.items()}
@@ -303,8 +332,8 @@ def test_each_arm_differs_from_r1_zero_in_what_it_is_made_for(tmp_path, monkeypa
 
 
 def test_r1_zero_must_have_a_checkpoint_after_as_many_rollouts(tmp_path):
-    with pytest.raises(Refusal, match="rl.num_rollouts is 7.*one of 4, 8, 12, 16"):
-        config_arms.protocol("cpu", overrides={"rl.num_rollouts": 7})
+    with pytest.raises(Refusal, match="ppo.num_rollouts is 7.*one of 4, 8, 12, 16"):
+        config_arms.protocol("cpu", overrides={"ppo.num_rollouts": 7})
     with pytest.raises(Refusal, match="run the notebook that makes r1_zero"):
         protocol.after_as_many(config_arms.protocol("cpu"), tmp_path)
 

@@ -18,8 +18,15 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "versus.rl": dict(questions_per_step=4, num_rollouts=2, max_tokens=128, num_checkpoints=1),
         "versus.student_rl": dict(questions_per_step=4, num_rollouts=3, max_tokens=128, num_checkpoints=3),
         "versus.distilled_rl": dict(questions_per_step=4, num_rollouts=1, max_tokens=128),
-        "protocol.rl": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1),
         "protocol.ppo": dict(questions_per_step=2, num_rollouts=4, num_checkpoints=1, value_learning_rate=1e-3),
+        "protocol.clip": dict(
+            questions_per_step=1,
+            steps_per_rollout=4,
+            num_rollouts=3,
+            num_checkpoints=1,
+            warmup_steps=4,
+            refresh_reference_every=8,
+        ),
         "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
         "controls": dict(flat_steps=3, cap=32, rollouts_before=1, rollouts_after=1),
         "controls.rl": dict(
@@ -31,8 +38,15 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "versus.student_rl": dict(num_rollouts=24, num_checkpoints=3),
         "versus.distilled_rl": dict(num_rollouts=12, num_checkpoints=1),
         "versus.on_the_way": dict(k=2),
-        "protocol.rl": dict(num_rollouts=8, num_checkpoints=1),
         "protocol.ppo": dict(num_rollouts=8, num_checkpoints=1, value_learning_rate=1e-3),
+        "protocol.clip": dict(
+            questions_per_step=2,
+            steps_per_rollout=16,
+            num_rollouts=8,
+            num_checkpoints=1,
+            warmup_steps=32,
+            refresh_reference_every=80,
+        ),
         "protocol.on": dict(num_rollouts=4, num_checkpoints=4),
     },
 }
@@ -358,9 +372,9 @@ class PPO(RL):
 LAMBDAS = {"ppo_95": 0.95, "ppo_100": 1.0}
 """Arm -> its lambda (v2 A.3)."""
 
-CLIPS = {"clip_small": 0.2, "clip_none": 1e9}
-"""Arm -> its epsilon, on both sides.  0.2 is the value in common use; the other never cuts anything.  The paper's is
-10, and it reports no other (v2 3.2.1)."""
+CLIPS = {"clip_small": 0.2, "clip_paper": config._paper("reasoning_rl_stage1", "clip_epsilon"), "clip_none": 1e9}
+"""Arm -> its epsilon, on both sides.  0.2 is the value in common use; the last never cuts anything.  The paper's is 10,
+and it reports no other (v2 3.2.1)."""
 
 SHOTS = (1, 3)
 """Worked examples before a question.  Ours: the paper gives no number."""
@@ -377,12 +391,13 @@ class Protocol:
     base: str = "tiny-1m"
     """What R1-Zero and the arms of RL start from."""
 
-    rl: RL = field(default_factory=RL)
-    """R1-Zero's, for fewer rollouts: the arms of the clip range; R1-Zero's own checkpoint after as many is the paper's
-    range."""
-
     ppo: PPO = field(default_factory=PPO)
-    """The same for PPO; `LAMBDAS` are its arms."""
+    """With R1-Zero's settings, for fewer rollouts; `LAMBDAS` are its arms, and R1-Zero's own checkpoint after as many
+    stands beside them."""
+
+    clip: RL = field(default_factory=RL)
+    """The same questions cut into the paper's 16 mini-batches a rollout, in the place of the tier's fewer: only where a
+    policy moves far within a rollout does a clip matter.  `CLIPS` are its arms."""
 
     on: RL = field(default_factory=RL)
     """R1-Zero trained on after its end, with a checkpoint after each rollout: neighbours, for the spread of scores."""
@@ -399,24 +414,24 @@ class Protocol:
     def __post_init__(self):
         zero = config.r1_zero(self.tier, self.seed).rl
         marks = [zero.num_rollouts * i / zero.num_checkpoints for i in range(1, zero.num_checkpoints + 1)]
-        for name, part in (("rl", self.rl), ("ppo", self.ppo)):
-            if part.num_rollouts not in marks:
-                raise Refusal(
-                    f"{name}.num_rollouts is {part.num_rollouts}, where R1-Zero keeps no checkpoint to compare with: "
-                    f"choose one of {', '.join(f'{mark:g}' for mark in marks)}"
-                )
+        if self.ppo.num_rollouts not in marks:
+            raise Refusal(
+                f"ppo.num_rollouts is {self.ppo.num_rollouts}, where R1-Zero keeps no checkpoint to compare with: "
+                f"choose one of {', '.join(f'{mark:g}' for mark in marks)}"
+            )
 
 
 def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> Protocol:
     """Settings of notebook 11 at a tier; see `config.r1_zero`.
 
-    >>> protocol("cpu").rl.learning_rate == protocol("cpu").ppo.learning_rate == config.r1_zero("cpu").rl.learning_rate
-    True
+    >>> arms, zero = protocol("cpu"), config.r1_zero("cpu").rl
+    >>> arms.ppo.learning_rate == zero.learning_rate, arms.clip.questions_per_rollout == zero.questions_per_rollout
+    (True, True)
     """
     zero, main = config.TIER_RL.get(tier, {}), config.TIER_R1.get(tier, {})
     parts = {
-        "rl": zero,
         "ppo": zero,
+        "clip": zero,
         "on": zero | {"warmup_steps": 0},
         "whole": config.PIPELINE["helpful"] | main.get("helpful", {}) | {"kind": "whole"},
         "evaluate": config.PIPELINE["evaluate"] | main.get("evaluate", {}),

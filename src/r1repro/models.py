@@ -45,7 +45,7 @@ ARMS: dict[str, str] = {
     "r1_zero_shots_1": "R1-Zero, one example", "r1_zero_shots_3": "R1-Zero, three examples",
     "whole_judge": "Dev3's replies, judged whole", "summary_judge": "Dev3's replies, judged by their summaries",
     "grpo_short": "GRPO, as many rollouts", "ppo_95": "PPO, lambda 0.95", "ppo_100": "PPO, lambda 1",
-    "clip_small": "GRPO, clip 0.2", "clip_none": "GRPO, no clip",
+    "clip_small": "GRPO, clip 0.2", "clip_paper": "GRPO, clip 10", "clip_none": "GRPO, no clip",
     "zero_format": "RL on the format alone", "zero_random": "RL on a random reward",
     "zero_divisor": "RL with a constant divisor", "flat_base": "flat base", "zero_flat": "RL from the flat base",
     "cap_kept": "cap kept", "cap_raised": "cap raised",

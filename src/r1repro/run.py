@@ -79,6 +79,7 @@ GLOSSARY = {
     "time/rollout_s": "seconds spent on sampling the rollout",
     "time/reward_s": "seconds spent on scoring it",
     "time/update_s": "seconds spent on the step",
+    "time/value_s": "seconds spent on the value model's part of it (PPO)",
     "time/elapsed_s": "seconds from the start of the process to the end of the step, over all sessions of the run",
     "tokens/sampled": "tokens sampled for the rollout",
     "tokens/trained": "output tokens in the step",

@@ -4,6 +4,7 @@ The value model is the policy with a scalar head.  Before the updates of a rollo
 token; `algo.ppo.gae` makes advantages of that; on each mini-batch it learns what came, beside the policy's own step.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Values(rl.Critic):
 
     def update_(self, rollout: Judged, rows: Tensor) -> dict[str, float]:
         """One step of the value model on the mini-batch of the policy's step, with the same weights of tokens."""
+        started = time.monotonic()
         (_, weight_NT), return_NT = rl.token_weights(rollout, rows, self.cfg), rollout.return_NT[rows]
         losses: dict[int, Tensor] = {}
 
@@ -105,7 +107,12 @@ class Values(rl.Critic):
             raise Refusal("the value model's loss is no number: lower ppo.value_learning_rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"value/loss": loss.item(), "value/grad_norm": norm.item(), "value/explained": rollout.explained}
+        return {
+            "value/loss": loss.item(),
+            "value/grad_norm": norm.item(),
+            "value/explained": rollout.explained,
+            "time/value_s": time.monotonic() - started,
+        }
 
 
 def _explained(value_NT: Tensor, come_NT: Tensor, on_NT: Tensor) -> float:

@@ -207,26 +207,37 @@ KEPT = ("id", "gold", "language", "level", "family")
 
 
 def reinforced(settings: Protocol, seed_dir: Path | str) -> None:
-    """The arms of RL, each from the base with R1-Zero's questions, rewards and settings, for as many rollouts as
-    ``settings.rl``; and R1-Zero's own checkpoint after as many."""
+    """The arms of RL, each from the base with R1-Zero's questions and rewards: PPO, beside R1-Zero's own checkpoint
+    after as many rollouts; and the clip ranges, the paper's among them.
+
+    Where the paper's range never cut a token, the run without a clip is the same run, number for number, and is not
+    made: its model is that one.
+    """
     start, machine = base_folder(settings.base), settings.machine
     for name, lam in LAMBDAS.items():
         ppo.train(replace(settings.ppo, gae_lambda=lam), arms.run_of(seed_dir, name), start, machine)
     for name, epsilon in CLIPS.items():
-        cfg = replace(settings.rl, clip_low=epsilon, clip_high=epsilon)
-        rl.train(cfg, arms.run_of(seed_dir, name), start, machine)
+        if name != "clip_none" or cuts(arms.run_of(seed_dir, "clip_paper")):
+            cfg = replace(settings.clip, clip_low=epsilon, clip_high=epsilon)
+            rl.train(cfg, arms.run_of(seed_dir, name), start, machine)
     for name in (*LAMBDAS, *CLIPS):
-        arms.measure(settings.evaluate, seed_dir, name, arms.model_of(seed_dir, name), machine)
+        made = name if arms.run_of(seed_dir, name).exists() else "clip_paper"
+        arms.measure(settings.evaluate, seed_dir, name, arms.model_of(seed_dir, made), machine)
     arms.measure(settings.evaluate, seed_dir, "grpo_short", after_as_many(settings, seed_dir), machine)
 
 
+def cuts(run: Path) -> bool:
+    """Whether the clip took the gradient of any token in any step of a run."""
+    return any(row.get("policy/clip_share", 0) > 0 for row in read_lines(run / "metrics.jsonl"))
+
+
 def after_as_many(settings: Protocol, seed_dir: Path | str) -> Path:
-    """R1-Zero's checkpoint after as many steps as the arms have.
+    """R1-Zero's checkpoint after as many steps as the arms of PPO have.
 
     Raises:
         Refusal: R1-Zero kept none there.
     """
-    folder = checkpoint.folder_of(Path(seed_dir) / "r1_zero", settings.rl.num_steps)
+    folder = checkpoint.folder_of(Path(seed_dir) / "r1_zero", settings.ppo.num_steps)
     if not folder.exists():
         raise Refusal(f"{folder} is not there: run the notebook that makes r1_zero first, with its own checkpoints")
     return folder
