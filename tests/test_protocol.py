@@ -282,8 +282,8 @@ def test_a_judge_scores_what_it_reads(tmp_path, tiny_base):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """Runs of RL that train nothing: the settings of each by its name; a quarter of the tokens of the first step are cut
-    where the range is narrower than ``heard["cut below"]``."""
+    """Runs of RL that train nothing: the settings of each by its name.  A quarter of the tokens of the first step are
+    cut where the range is narrower than ``heard["cut below"]``."""
     found = {"cut below": 100.0}
 
     def train(cfg, run, *_):
