@@ -16,13 +16,25 @@ import types
 import zipfile
 
 import models
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import ipc, parquet
 
 from r1repro import __main__, config, paper
 from r1repro.algo import estimators
-from r1repro.evals import catalogue, choice, contamination, files, instructions, lm_harness, mathematics, reading, run
+from r1repro.evals import (
+    catalogue,
+    choice,
+    contamination,
+    files,
+    instructions,
+    lm_harness,
+    mathematics,
+    noise,
+    reading,
+    run,
+)
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal, Score
 from r1repro.run import read_json, read_lines
@@ -516,6 +528,22 @@ def test_intervals_know_doubt_where_all_questions_agree():
     assert run.interval(mixed) == pytest.approx(estimators.bootstrap([mixed]), abs=0.01)
     value, low, high = run.interval([1.0] * 24 + [0.0] * 6)  # AIME at 80 %: about 7 points a standard error
     assert value == 0.8 and 0.6 < low < 0.72 and 0.9 <= high <= 0.94
+
+
+def test_the_noise_of_questions_and_of_samples():
+    """Examinations drawn a thousand times: their spread is the formula's, and its parts are found again."""
+    draw = np.random.default_rng(0)
+    truth = noise.Noise(within=0.5 * 0.5 - 0.05, between=0.05)  # chances with mean 1/2 and variance 1/20
+    shape = (0.25 / 0.05 - 1) / 2
+    chance_EQ = draw.beta(shape, shape, size=(1000, 30))
+    for k in (1, 16):
+        scores_E = draw.binomial(k, chance_EQ).mean(axis=1) / k
+        assert np.std(scores_E) == pytest.approx(noise.standard_error(truth, 30, k), rel=0.08)
+    many_QK = draw.random((4000, 8)) < draw.beta(shape, shape, size=(4000, 1))
+    found = noise.noise(many_QK)
+    assert found.within == pytest.approx(0.2, rel=0.03) and found.between == pytest.approx(0.05, rel=0.1)
+    with pytest.raises(ValueError, match="two questions"):
+        noise.noise([[1.0, 0.0]])
 
 
 def test_the_table_stands_beside_the_paper(data, tmp_path):
