@@ -51,10 +51,6 @@ STAGES = (
         measured=("models/r1/*",),
     ),
     Stage(
-        key="arms", section="4", makes="arms beside the main line", trained=("arms/*",),
-        measured=tuple(f"models/{name}/*" for name in ARMS),
-    ),
-    Stage(
         key="distillation", section="2.4, 3.2", makes="students", trained=("students/*",),
         measured=tuple(f"models/{name}{kind}/*" for name in STUDENTS for kind in ("", "_base", "_short")),
     ),
