@@ -60,7 +60,7 @@ def test_a_derived_evaluation_is_made_once_and_knows_what_it_was_made_of(tmp_pat
 
     def choose(rows):
         made.append(1)
-        return stage._of_each(stage.by_process)(rows)
+        return [row | {"outputs": [stage.chosen_of(row["outputs"], stage.by_process)]} for row in rows]
 
     how = Derived(how="prm_best", samples=4)
     found = stage.derived(tmp_path / "run", how, source, choose)
@@ -70,6 +70,16 @@ def test_a_derived_evaluation_is_made_once_and_knows_what_it_was_made_of(tmp_pat
     (source / "samples.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     with pytest.raises(Refusal, match="holds another run"):
         stage.derived(tmp_path / "run", how, source, choose)
+
+
+def test_every_choice_has_samples_of_its_own(tmp_path, monkeypatch):
+    source = evaluation(tmp_path / "pool")
+    monkeypatch.setattr(stage, "pool", lambda *args: source)
+    best, vote = stage.rerank(attempts("smoke", overrides={"best_of": 2}), tmp_path / "seed-0")
+    assert [[o["process"] for o in row["outputs"]] for row in samples(best)] == [[0.9, 0.3], [0.6, 0.7]]
+    assert [[o["process"] for o in row["outputs"]] for row in samples(vote)] == [[0.2, 0.3], [0.6, 0.7]]
+    with pytest.raises(Refusal, match="raise pool.k"):
+        attempts("smoke", overrides={"best_of": 99})
 
 
 def test_a_vote_has_as_many_samples_as_the_search_had_tokens(tmp_path, monkeypatch):

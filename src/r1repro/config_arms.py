@@ -261,9 +261,9 @@ class Attempts:
     base: str = "tiny-1m"
     """Name of a tiny-world base model, or the folder of a Hugging Face model."""
 
-    best_of: int = 16
-    """Ours: samples of a question of which the process reward model, or a vote, chooses one; as many as a group has
-    (hyperparameters.csv, r1_zero_rl group_size_G)."""
+    best_of: int = 8
+    """Ours: samples of which the process reward model, or a vote, chooses one: as many as an evaluation has at tier
+    cpu.  A pool of several times as many gives several choices a question, whose mean is less a matter of luck."""
 
     process: ProcessReward = field(default_factory=ProcessReward)
     process_rl: RL = field(default_factory=RL)
@@ -276,6 +276,14 @@ class Attempts:
     evaluate_general: Evaluate = field(default_factory=Evaluate)
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self):
+        config._positive(self, "best_of")
+        if self.pool.k < self.best_of:
+            raise Refusal(
+                f"attempts.best_of is {self.best_of}, but pool.k is {self.pool.k}: nobody can choose among more "
+                "samples than there are, so raise pool.k"
+            )
 
 
 PROCESS_REWARDS = ("r1repro.rewards.reasoning:watched", "r1repro.rewards.format:format_scores")
@@ -292,6 +300,7 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
 """Part -> how it differs from the defaults of its class, at every tier.  The reward model alone: no rule, no format."""
 
 TIER_ARMS["smoke"] |= {
+    "attempts": dict(best_of=4),
     "attempts.process": dict(
         num_questions=24, outputs_per_question=2, continuations=2, max_tokens=160, learning_rate=1e-3, epochs=1,
         batch_size=16,
@@ -310,7 +319,7 @@ TIER_ARMS["smoke"] |= {
 }  # fmt: skip
 TIER_ARMS["cpu"] |= {
     "attempts.process": dict(
-        num_questions=512, outputs_per_question=4, continuations=6, max_tokens=320, learning_rate=1e-3, epochs=3,
+        num_questions=384, outputs_per_question=4, continuations=6, max_tokens=320, learning_rate=1e-3, epochs=3,
         batch_size=32,
     ),
     "attempts.process_rl": config.TIER_RL["cpu"],

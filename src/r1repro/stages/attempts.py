@@ -88,9 +88,22 @@ def _evaluation(seed_dir: Path | str, name: str) -> Path:
     return Path(seed_dir) / "models" / name / "reasoning"
 
 
-def _of_each(choose: Callable[[list[dict]], int | None]) -> Callable[[list[dict]], Iterable[dict]]:
-    """Rows with one output each, the one that was chosen; the first where none could be."""
-    return lambda rows: (row | {"outputs": [row["outputs"][choose(row["outputs"]) or 0]]} for row in rows)
+def blocks(outputs: Sequence[dict], count: int) -> list[list[dict]]:
+    """Samples of a question in disjoint groups of so many, in their order; what is left over is left out.
+
+    >>> [len(block) for block in blocks([{}] * 7, 3)]
+    [3, 3]
+    """
+    found = [list(outputs[i : i + count]) for i in range(0, len(outputs), count)]
+    return [block for block in found if len(block) == count]
+
+
+Choose = Callable[[Sequence[dict]], int | None]
+
+
+def chosen_of(block: Sequence[dict], choose: Choose) -> dict:
+    """The output that is chosen; the first one where nobody can tell."""
+    return block[choose(block) or 0]
 
 
 def by_process(outputs: Sequence[dict]) -> int:
@@ -109,15 +122,18 @@ def by_weighted_vote(outputs: Sequence[dict]) -> int | None:
 
 
 def rerank(settings: Attempts, seed_dir: Path | str) -> tuple[Path, Path]:
-    """One output of the first N samples to each test question, chosen by the process reward model, and by a vote."""
+    """Outputs to each test question, each chosen among N samples of its own: by the process reward model, and by a
+    vote."""
     source, count = pool(settings, seed_dir), settings.best_of
-    return tuple(
-        derived(
-            _evaluation(seed_dir, name), Derived(how=name, samples=count), source,
-            _of_each(lambda outputs, choose=choose: choose(outputs[:count])),
-        )
-        for name, choose in (("prm_best", by_process), ("pool_vote", by_vote))
-    )  # fmt: skip
+    made = []
+    for name, choose in (("prm_best", by_process), ("pool_vote", by_vote)):
+
+        def one_of_each(rows: list[dict], choose=choose) -> Iterable[dict]:
+            for row in rows:
+                yield row | {"outputs": [chosen_of(block, choose) for block in blocks(row["outputs"], count)]}
+
+        made.append(derived(_evaluation(seed_dir, name), Derived(how=name, samples=count), source, one_of_each))
+    return tuple(made)
 
 
 def by_product(outputs: Sequence[dict]) -> int:
@@ -143,10 +159,9 @@ def best_of_curve(rows: Sequence[dict], counts: Sequence[int]) -> list[dict[str,
     all_right = [sum(output["verdict"] == "right" for output in row["outputs"]) for row in rows]
     lengths = [output["length"] for row in rows for output in row["outputs"]]
     for count in counts:
-        blocks = [row["outputs"][i : i + count] for row in rows for i in range(0, len(row["outputs"]), count)]
-        blocks = [block for block in blocks if len(block) == count]
+        groups = [block for row in rows for block in blocks(row["outputs"], count)]
         shares = {
-            name: float(np.mean([block[choose(block) or 0]["verdict"] == "right" for block in blocks]))
+            name: float(np.mean([chosen_of(block, choose)["verdict"] == "right" for block in groups]))
             for name, choose in CHOICES.items()
         }
         perfect = estimators.pass_at_k(all_right, len(rows[0]["outputs"]), count)
@@ -181,7 +196,7 @@ def tree(settings: Attempts, seed_dir: Path | str) -> Path:
         def within(rows: list[dict], choose=choose) -> Iterable[dict]:
             for row in rows:
                 outputs = row["outputs"][: search.affordable([o["length"] for o in row["outputs"]], budget[row["id"]])]
-                yield row | {"outputs": [outputs[choose(outputs) or 0] | {"samples": len(outputs)}]}
+                yield row | {"outputs": [chosen_of(outputs, choose) | {"samples": len(outputs)}]}
 
         derived(_evaluation(seed_dir, name), Derived(how=name), pool(settings, seed_dir), within, **digest)
     return found
