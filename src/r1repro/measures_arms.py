@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from r1repro.measures import SUMS, Measure, Models, gain, mean_of, pass1
+from r1repro.measures import Measure, Models, gain, mean_of, pass1
 from r1repro.models import Model
 
 # Notebook 09: distillation beside RL
@@ -50,11 +50,6 @@ def churn_of_one(model: Model) -> np.ndarray:
     score_QC = by_checkpoint(model)
     before, after = score_QC[:, :-1], score_QC[:, 1:]
     return (before * (1 - after) + after * (1 - before)).mean(axis=1)
-
-
-def others(model: Model) -> np.ndarray:
-    """pass@1 of every reasoning question that is no sum."""
-    return model.right_QK[model.family_Q != "chain_sum"].mean(axis=1)
 
 
 def within(model: Model) -> np.ndarray:
@@ -133,8 +128,8 @@ PPO_95, PPO_100, LAMBDA = "ppo_95", "ppo_100", ("gae_lambda",)
 PROTOCOL: dict[str, Measure] = {
     "greedy_repetition_gain": gain(SEQUENCE, CERTAIN, looping, "outputs that repeat themselves"),
     "greedy_churn_gain": gain(SEQUENCE, CERTAIN, churn, "squared change of a question's score between checkpoints"),
-    "few_shot_sums_change": gain("r1", "r1_shots_3", SUMS, "pass@1 of sums"),
-    "few_shot_others_change": gain("r1", "r1_shots_3", others, "pass@1 of all but sums"),
+    "one_shot_change": gain("r1", "r1_shots_1", pass1, "pass@1"),
+    "few_shot_change": gain("r1", "r1_shots_3", pass1, "pass@1"),
     "length_bias_whole": _bias(lambda means: correlation(means[:, :3])),
     "length_bias_whole_minus_summary": _bias(lambda means: correlation(means[:, :3]) - correlation(means[:, 3:])),
     "grpo_minus_ppo95": replace(
