@@ -73,6 +73,7 @@ def write_arms(seed_dir, specs, runs, **options):
 PROTOCOL = {
     "zero_on": dict(sums=3, others=3, checkpoint=(0, 0, 1, 1), loops=(0, 0, 0, 0)),
     "zero_on_greedy": dict(sums=3, others=3, checkpoint=(0, 1, 2, 3), loops=(0, 0, 0, 1)),
+    "r1_shots_1": dict(sums=4, others=2),
     "r1_shots_3": dict(sums=3, others=2),
     "whole_judge": dict(thinking=(1, 3, 2, 4), judged=(5, 7, 6, 8), helpful_more=(1, 1, 2, 2)),
     "summary_judge": dict(thinking=(1, 3, 2, 4), judged=(1, 3, 8, 6), helpful_more=(1, 1, 2, 2)),
@@ -166,7 +167,7 @@ BY_HAND = {
     "C27": {"search_gain": 4 / 8, "search_minus_vote": 2 / 8, "second_round_minus_first": 0 - 4 / 8},
     "C20": {"length_bias_whole": 1.0, "length_bias_whole_minus_summary": 1.0},  # as much for as against the long ones
     "C28": {"greedy_repetition_gain": 0.25, "greedy_churn_gain": 1 / 3 - 1 / 4},  # 1, 1, 1, 0 against 1, 1/2
-    "C29": {"few_shot_sums_change": -0.25, "few_shot_others_change": -0.25},
+    "C29": {"one_shot_change": -1 / 8, "few_shot_change": -2 / 8},
     "C31": {"grpo_minus_ppo95": 2 / 8, "ppo100_nearer_grpo": 6 / 8 - (6 + 4) / 16},
     "C32": {"small_clip_cost": 1 / 8, "large_clip_cost": 2 / 8},
 }

@@ -154,11 +154,6 @@ def churn_of_one(model: Model) -> np.ndarray:
     return (before * (1 - after) + after * (1 - before)).mean(axis=1)
 
 
-def others(model: Model) -> np.ndarray:
-    """pass@1 of every reasoning question that is no sum."""
-    return model.right_QK[model.family_Q != "chain_sum"].mean(axis=1)
-
-
 def within(model: Model) -> np.ndarray:
     """Of each question: how a judge's score and the length of the thinking vary together among replies that the hidden
     rule finds equally good, and each by itself; sums of products of deviations from the mean of those replies, (Q, 3).
@@ -235,8 +230,8 @@ PPO_95, PPO_100, LAMBDA = "ppo_95", "ppo_100", ("gae_lambda",)
 PROTOCOL: dict[str, Measure] = {
     "greedy_repetition_gain": gain(SEQUENCE, CERTAIN, looping, "outputs that repeat themselves"),
     "greedy_churn_gain": gain(SEQUENCE, CERTAIN, churn, "squared change of a question's score between checkpoints"),
-    "few_shot_sums_change": gain("r1", "r1_shots_3", SUMS, "pass@1 of sums"),
-    "few_shot_others_change": gain("r1", "r1_shots_3", others, "pass@1 of all but sums"),
+    "one_shot_change": gain("r1", "r1_shots_1", pass1, "pass@1"),
+    "few_shot_change": gain("r1", "r1_shots_3", pass1, "pass@1"),
     "length_bias_whole": _bias(lambda means: correlation(means[:, :3])),
     "length_bias_whole_minus_summary": _bias(lambda means: correlation(means[:, :3]) - correlation(means[:, 3:])),
     "grpo_minus_ppo95": replace(
