@@ -105,7 +105,7 @@ def test_any_output(text):
 
 
 @given(
-    source=st.sampled_from(["chain_sum", "", "gsm8k"]),
+    source=st.sampled_from(["chain_sum", "", "logic"]),
     split=st.sampled_from(["train", "validation", "x"]),
     seed=st.integers(0, 2**70),
     count=st.integers(0, 12),
