@@ -19,6 +19,11 @@ def test_the_same_call_gives_the_same_questions():
     assert data.split_questions("chain_sum", "test", 0, 20) == data.split_questions("chain_sum", "test", 0, 20)
 
 
+@pytest.mark.parametrize("source", ["chain_sum", "open"])
+def test_no_questions_are_drawn_at_once(source):
+    assert data.split_questions(source, "test", 0, 0) == []
+
+
 def test_seed_and_rollout_draw_other_questions():
     ids = [{q.id for q in questions} for seed in (0, 1) for questions in rollouts(seed, 3, 40)]
     for i, some in enumerate(ids):

@@ -154,6 +154,8 @@ def _distinct(source: str, split: str, key: tuple, count: int, first: int) -> li
     questions: dict[str, Question] = {}
     attempts = count_from()
     tries = 0
+    if not count:
+        return []
     for family, level, language in _places(source, first):
         for _ in range(TRIES):
             question = families.draw(family, split, level, language, *key, next(attempts))
