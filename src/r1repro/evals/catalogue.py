@@ -15,6 +15,7 @@ from pathlib import Path
 
 from r1repro import paper
 from r1repro.config import data_folder
+from r1repro.evals import contests
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Refusal
 from r1repro.run import writable
@@ -45,11 +46,13 @@ def all_of_them() -> dict[str, Benchmark]:
 
 
 def named(name: str) -> Benchmark:
-    """The benchmark of that name, in any case, with or without spaces and marks.
+    """The benchmark of that name, in any case, with or without spaces and marks; LiveCodeBench of a window of days too.
 
-    >>> named("aime2024").name
-    'AIME 2024'
+    >>> named("aime2024").name, named("LiveCodeBench 2024-05-01 to 2024-07-31").name
+    ('AIME 2024', 'LiveCodeBench (2024-05-01 to 2024-07-31)')
     """
+    if window := contests.by_name(name):
+        return window
     known = {_key(each): benchmark for each, benchmark in all_of_them().items()}
     if _key(name) in known:
         return known[_key(name)]
