@@ -60,7 +60,7 @@ def test_a_seed_is_in_the_import_path():
 
 
 def test_what_is_watched_is_judged_and_not_paid():
-    rewards = combine.load(["r1repro.rewards.controls:watched_scores", "r1repro.rewards.format:format_scores"])
+    rewards = combine.load(["r1repro.rewards.reasoning:watched", "r1repro.rewards.format:format_scores"])
     texts = ["<think> 4 </think> <answer> 4 </answer>", "<think> 4 </think> <answer> 5 </answer>", "<answer>4</answer>"]
     totals, parts = combine.total(rewards, [asked()] * 3, texts)
     assert totals == [1.0, 1.0, 0.0]  # those of the format alone

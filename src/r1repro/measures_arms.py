@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from r1repro.measures import SUMS, Measure, Models, gain, mean_of, pass1
-from r1repro.models import NAMES, Model, Rows
+from r1repro.models import NAMES, Model, Rows, above_Q
 
 # Notebook 09: distillation beside RL
 
@@ -82,8 +82,7 @@ def proxy_gain(before: str, after: str) -> Measure:
     ties one half, less one half."""
 
     def over_half(first: Model, second: Model) -> np.ndarray:
-        ours_Q1K, theirs_QK1 = second.more["proxy"][:, None, :], first.more["proxy"][:, :, None]
-        return ((ours_Q1K > theirs_QK1) + (ours_Q1K == theirs_QK1) / 2).mean((1, 2)) - 0.5
+        return above_Q(second.more["proxy"], first.more["proxy"]) - 0.5
 
     return Measure(
         before=(before,),
@@ -284,14 +283,7 @@ def blind_gain_over_half() -> Measure:
 
 def ratio(before: str, after: str, rows: Rows, quantity: str) -> Measure:
     """What the second model has over what the first has, as a quotient of means."""
-    return Measure(
-        before=(before,),
-        after=(after,),
-        quantity=quantity,
-        value=mean_of(rows),
-        columns=lambda models: [rows(models[before]), rows(models[after])],
-        effect=lambda means: means[:, 1] / means[:, 0],
-    )
+    return replace(gain(before, after, rows, quantity), effect=lambda means: means[:, 1] / means[:, 0])
 
 
 def growth_over(other: tuple[str, str], ours: tuple[str, str]) -> Measure:

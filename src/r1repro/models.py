@@ -346,7 +346,16 @@ def wins_Q(model: Model, other: Model) -> np.ndarray:
     if model.open_ids != other.open_ids:
         raise Refusal(f"{model.name} and {other.name} were asked other questions: evaluate both with one config")
     chosen = is_general(model)
-    ours_Q1K, theirs_QK1 = model.helpful_open[chosen][:, None, :], other.helpful_open[chosen][:, :, None]
+    return above_Q(model.helpful_open[chosen], other.helpful_open[chosen])
+
+
+def above_Q(ours_QK: np.ndarray, theirs_QK: np.ndarray) -> np.ndarray:
+    """By question: the chance that a value of the first is above one of the second, ties one half.
+
+    >>> above_Q(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]))
+    array([0.75])
+    """
+    ours_Q1K, theirs_QK1 = ours_QK[:, None, :], theirs_QK[:, :, None]
     return ((ours_Q1K > theirs_QK1) + (ours_Q1K == theirs_QK1) / 2).mean((1, 2))
 
 

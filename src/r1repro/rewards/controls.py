@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from r1repro.records import Question, Score
-from r1repro.rewards import accuracy, reasoning
+from r1repro.rewards import accuracy
 
 
 def random_scores(questions: Sequence[Question], texts: Sequence[str], seed: int = 0) -> list[Score]:
@@ -42,16 +42,6 @@ def __getattr__(name: str) -> Callable[[Sequence[Question], Sequence[str]], list
 
     scores.__name__ = first
     return scores
-
-
-def watched_scores(questions: Sequence[Question], texts: Sequence[str]) -> list[Score]:
-    """The verdicts of the accuracy reward, and 0 for each: it pays nothing, and a control's log says what is right.
-
-    >>> asked = Question(id="0", text="", gold="4", language="en", level=1, family="x")
-    >>> watched_scores([asked], ["<answer>4</answer>"])
-    [Score(value=0.0, verdict='right')]
-    """
-    return [Score(value=0.0, verdict=score.verdict) for score in reasoning.accuracy(questions, texts)]
 
 
 _NUMBER = re.compile(r"(?:(?<![\d)])[-\u2212])?\d+(?:[.,]\d+)*")

@@ -18,7 +18,7 @@ from r1repro.stages import arms, pretrain, rl
 from r1repro.stages.r1_zero import base_folder
 from r1repro.tinyworld import base
 
-WATCHED = "r1repro.rewards.controls:watched_scores"
+WATCHED = "r1repro.rewards.reasoning:watched"
 FORMAT = "r1repro.rewards.format:format_scores"
 RANDOM = "r1repro.rewards.controls:random_scores"
 
