@@ -199,7 +199,7 @@ def _answers(partner: Partner, questions: list[str]) -> list[Output]:
     return [answer(partner, question, number) for number, question in enumerate(questions, 1)]
 
 
-@child.of_its_own("chat")
+@child.of_its_own("chat", alone=True)
 def told_there(pipeline: config.R1, model: Path, questions: Sequence[str], seed: int, changes: Sequence) -> list[tuple]:
     """`answers` as plain values, in the order of `Output`'s fields."""
     partner = load(model, settings(seed, dict(changes)), pipeline.policy, pipeline.machine.device)

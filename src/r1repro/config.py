@@ -75,6 +75,7 @@ KINDS = ("full", "lora", "qlora")
 DTYPES = ("float32", "bfloat16", "float16")
 TEMPLATES = ("r1_zero", "chat")
 SAMPLERS = ("torch", "vllm")
+LAUNCHERS = ("here", "torchrun", "ray")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -542,9 +543,27 @@ class Machine:
     tensor_parallel: int = 1
     """Ours: ranks that share one copy of vLLM's weights."""
 
+    launcher: str = "here"
+    """Ours: who starts a stage: ``here``, one process; ``torchrun``, one for each GPU of this machine; ``ray``, on the
+    cluster at RAY_ADDRESS (`engine.launch`)."""
+
+    ranks: int = 1
+    """Ours: processes that share a stage, with a GPU each where the device is one."""
+
+    restarts: int = 3
+    """Ours: how often all ranks are started again from the last checkpoint after one died, within one call."""
+
     def __post_init__(self):
         _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
-        _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel")
+        _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel", "ranks")
+        _not_negative(self, "restarts")
+        if self.launcher not in LAUNCHERS:
+            raise Refusal(f"machine.launcher is {self.launcher!r}: choose one of {', '.join(LAUNCHERS)}")
+        if self.launcher == "here" and self.ranks > 1:
+            raise Refusal(
+                f"machine.ranks is {self.ranks}, but machine.launcher is 'here', which starts one: set it to torchrun "
+                "(this machine) or ray (a cluster)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

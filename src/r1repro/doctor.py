@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from r1repro import config, paper
+from r1repro.engine import cluster
 from r1repro.records import Refusal
 from r1repro.rewards import languages, sandbox
 from r1repro.run import out_folder
@@ -42,6 +43,7 @@ def report() -> Iterator[tuple[str, str, str]]:
         yield "ok", "gpu", f"{torch.cuda.get_device_name()}, {gigabytes:.0f} GiB"
     else:
         yield "note", "gpu", "none that torch sees; tiers smoke and cpu need none"
+    yield from clusters()
     yield _sandbox()
     yield from map(_language, languages.LANGUAGES)
     yield _asset("paper data", lambda: str(paper.folder().name))
@@ -52,6 +54,15 @@ def report() -> Iterator[tuple[str, str, str]]:
     found = f"{len(list(data.iterdir()))} entries in {data}" if data.is_dir() else f"no folder {data}"
     yield "ok" if data.is_dir() else "note", "R1REPRO_DATA", f"{found}; files of questions (gsm8k, math) are read there"
     yield "ok", "will run", f"tiers {', '.join(config.RUNNABLE)}: `make reproduce TIER=...`"
+
+
+def clusters() -> Iterator[tuple[str, str, str]]:
+    """A line on the cluster at RAY_ADDRESS, where there is such an address."""
+    if os.environ.get("RAY_ADDRESS") and importlib.util.find_spec("ray") is not None:
+        try:
+            yield "ok", "cluster", cluster.report()
+        except Refusal as refusal:
+            yield "missing", "cluster", str(refusal)
 
 
 def _sandbox() -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ model/      the student for everybody: merged, in Hugging Face form, with a card
 from pathlib import Path
 
 from r1repro import config, students
-from r1repro.engine import actor, export
+from r1repro.engine import export
 from r1repro.records import Refusal
 from r1repro.run import read_json, write_json
 from r1repro.stages import child, evaluate, sft
@@ -28,7 +28,7 @@ def start(settings: config.Distill, folder: Path | str, traces: Path | str) -> P
     """
     config.check_runnable(settings.tier)
     folder, traces = Path(folder), Path(traces).expanduser()
-    actor.check_device(settings.machine.device)
+    child.check(settings.machine)
     if not traces.exists():
         raise Refusal(f"no traces at {traces}: give a file of JSON lines or Parquet, or a folder of such files")
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def run(settings: config.Distill, folder: Path) -> Path:
     """What `start` does, in this process."""
     target, machine = folder / "model", settings.machine
     known = students.students().get(settings.base)
-    with child.speaking_of_memory(machine):
+    with child.at_work(machine):
         taught = sft.train(
             settings.sft, folder / "sft", base_folder(settings.base), read_json(folder / TRACES)["traces"], machine
         )

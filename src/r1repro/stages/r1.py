@@ -111,7 +111,7 @@ def reward_models(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path
     )
 
 
-@child.of_its_own("r1")
+@child.of_its_own("r1", alone=True)
 def scores(settings: config.R1, folder: Path, texts: Sequence[str]) -> tuple[float, ...]:
     """What a reward model says of texts, for who holds none: a notebook's kernel."""
     return tuple(scorer.scores(scorer.load(folder, None, settings.policy, settings.machine), texts).tolist())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from r1repro import config
-from r1repro.engine import actor, checkpoint, hub
+from r1repro.engine import checkpoint, hub
 from r1repro.run import read_json, write_json
 from r1repro.stages import child, evaluate, rl
 from r1repro.tinyworld import base
@@ -16,11 +16,11 @@ def run(settings: config.R1Zero, seed_dir: Path | str) -> Path:
     """
     config.check_runnable(settings.tier)
     seed_dir, machine = Path(seed_dir), settings.machine
-    actor.check_device(machine.device)
+    child.check(machine)
     if not child.runs_here(machine):
         child.run("r1_zero", settings, seed_dir)
         return seed_dir
-    with child.speaking_of_memory(machine):
+    with child.at_work(machine):
         rl.train(settings.rl, seed_dir / "r1_zero", base_folder(settings.base), machine)
         for step in rl.kept_steps(settings.rl):
             model = checkpoint.folder_of(seed_dir / "r1_zero", step)
