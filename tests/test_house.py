@@ -500,6 +500,15 @@ def test_the_lock_of_vllms_cpu_build_goes_over_the_cpu_lock():
     assert {name for name in vllm.keys() & cpu.keys() if vllm[name] != cpu[name]} == {"lark", "numpy", "setuptools"}
 
 
+def test_the_lock_of_ray_goes_over_the_cpu_lock():
+    assert lock_faults((TOP / "requirements" / "ray-cpu.txt").read_text()) == []
+    ray, cpu, gpu = (pins(name) for name in ("ray-cpu.txt", "cpu.txt", "gpu.txt"))
+    assert ray == {name: gpu[name] for name in ray} and not ray.keys() & cpu.keys()
+    needed = ("click", "filelock", "fsspec", "jsonschema", "msgpack", "packaging", "pandas", "protobuf", "pyarrow",
+              "pydantic", "pyyaml", "requests", "tensorboardx")  # fmt: skip
+    assert [name for name in needed if name not in ray | cpu] == []
+
+
 def test_the_gpu_lock_says_that_it_was_never_installed():
     assert "not installed" in (TOP / "requirements" / "gpu.txt").read_text().splitlines()[0].lower()
 

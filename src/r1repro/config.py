@@ -759,9 +759,37 @@ TIER_R1: dict[str, dict[str, dict[str, Any]]] = {
         "evaluate": dict(num_questions=200, k=8, max_tokens=1024),
         "evaluate_open": dict(num_questions=200, k=4, max_tokens=512),
     },
+    "node": {
+        "": dict(students=("qwen-1.5b", "qwen-7b", "llama-8b")),
+        "cold_start": dict(num_questions=4096, num_examples=2048, max_tokens=4096),
+        "cold_start_sft": dict(learning_rate=1e-5, batch_size=32, max_tokens=8192),
+        "reasoning_rl": dict(num_rollouts=100, max_tokens=8192),
+        "judge": dict(num_prompts=4000, epochs=1, max_output=2048),
+        "rejection": dict(num_questions=20_000, keep_per_question=1, max_tokens=4096),
+        "judged": dict(num_questions=2000, keep_per_question=1, max_tokens=2048),
+        "sft": dict(learning_rate=1e-5, batch_size=64, max_tokens=8192),
+        "helpful": dict(num_prompts=8000, max_output=2048),
+        "safety": dict(num_prompts=4000, max_output=2048),
+        "all_scenarios": dict(num_rollouts=34, late_rollouts=8, max_tokens=8192),
+        "distill": dict(max_tokens=8192),
+        "evaluate": dict(num_questions=400, k=16, max_tokens=8192),
+        "evaluate_open": dict(num_questions=400, k=4, max_tokens=2048),
+    },
+    "cluster": {
+        "": dict(students=("qwen-32b", "llama-70b")),
+        "cold_start": dict(num_questions=10_000, num_examples=5000),
+        "reasoning_rl": dict(num_rollouts=300),
+        "judged": dict(max_tokens=8192),
+        "judge": dict(max_output=4096),
+        "helpful": dict(max_output=4096),
+        "safety": dict(max_output=4096),
+        "evaluate": dict(num_questions=500),
+        "evaluate_open": dict(num_questions=500, max_tokens=8192),
+    },
 }  # fmt: skip
 """Tier -> part -> what it changes.  Those of tier gpu are what one GPU should do in some hours, by estimate: adapters
-learn at the rates that are usual for them, and **nothing of it was run on a GPU**."""
+learn at the rates that are usual for them.  Those of node are what eight GPUs should do in some days, all weights
+trained; those of cluster are the paper's sizes but for the number of rollouts.  **Nothing of it was run on a GPU.**"""
 
 TIER_RL: dict[str, dict[str, Any]] = {
     "smoke": dict(
@@ -776,8 +804,8 @@ TIER_RL: dict[str, dict[str, Any]] = {
         questions="gsm8k", questions_per_step=8, steps_per_rollout=4, num_rollouts=100, learning_rate=1e-5,
         max_tokens=2048, refresh_reference_every=100, num_checkpoints=4,
     ),
-    "node": dict(num_rollouts=100, max_tokens=8192),
-    "cluster": dict(num_rollouts=300),
+    "node": dict(questions="math", num_rollouts=100, max_tokens=8192),
+    "cluster": dict(questions="math", num_rollouts=300),
     "paper": {},
 }  # fmt: skip
 
@@ -785,8 +813,8 @@ TIER_EVALUATE: dict[str, dict[str, Any]] = {
     "smoke": dict(num_questions=20, k=4, max_tokens=256),
     "cpu": dict(num_questions=400, max_tokens=448, seed=14864973),
     "gpu": dict(questions="gsm8k", num_questions=200, max_tokens=2048),
-    "node": dict(num_questions=500, max_tokens=8192),
-    "cluster": dict(num_questions=500),
+    "node": dict(questions="math", num_questions=500, max_tokens=8192),
+    "cluster": dict(questions="math", num_questions=500),
     "paper": dict(num_questions=500),
 }
 
@@ -809,8 +837,8 @@ with a small format reward and a fixed reference, as is common; a larger step.""
 TINY = ("smoke", "cpu")
 """Tiers of the tiny world."""
 
-RUNNABLE = (*TINY, "gpu")
-"""Tiers that train.  The others show their settings."""
+RUNNABLE = (*TINY, "gpu", "node", "cluster")
+"""Tiers that train.  The paper's shows its settings."""
 
 PROFILES: dict[int, dict[str, Any]] = {
     16: dict(micro_batch_tokens=4096, max_rows=64, logits_at_once=2**24, recompute=True, sampler_memory=0.40),
@@ -826,8 +854,21 @@ TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
         "policy": dict(weights="qlora", dtype="bfloat16", sampler="vllm"),
         "machine": dict(device="cuda"),
     },
+    "node": {
+        "": dict(base="qwen-7b", profile=80),
+        "policy": dict(dtype="bfloat16", sampler="vllm"),
+        "machine": dict(device="cuda", launcher="torchrun", ranks=8),
+    },
+    "cluster": {
+        "": dict(base="qwen-32b", profile=80),
+        "policy": dict(dtype="bfloat16", sampler="vllm"),
+        "machine": dict(device="cuda", launcher="ray", ranks=32, tensor_parallel=4),
+    },
 }
-"""Tier -> its base, how it is held, and where; tiers of the tiny world have the defaults."""
+"""Tier -> its base, how it is held, and where; tiers of the tiny world have the defaults.  A node has eight GPUs of
+80 GB; a cluster has four such nodes, and a 32B's weights in 16 bits (65 GB) are shared by four GPUs for sampling.  All
+weights are trained: in single precision with AdamW's moments and gradients 16 bytes each, which 8 and 32 ranks share
+(15 GB a GPU of 7.6 billion, 16 GB of 32.8 billion).  **By estimate, not run on a GPU.**"""
 
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
@@ -998,8 +1039,6 @@ def check_runnable(tier: str) -> None:
             "tier paper shows the paper's own settings and trains nothing (512 H800 GPUs, about 198 hours): "
             f"see `python -m r1repro tiers`, and choose {', '.join(RUNNABLE[:-1])} or {RUNNABLE[-1]} to train"
         )
-    if tier not in RUNNABLE:
-        raise Refusal(f"tier {tier} has settings but no model in this version: choose one of {', '.join(RUNNABLE)}")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
