@@ -33,11 +33,11 @@ def of(**machine):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A folder; the stage that a child does is `ranks`."""
+    """A folder; the stage that a child does is `launched`."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *sys.path]))
     monkeypatch.setenv("R1REPRO_TEST_PLACE", str(tmp_path))
     command = launch.command
-    monkeypatch.setattr(launch, "command", lambda machine, module, file: command(machine, "ranks", file))
+    monkeypatch.setattr(launch, "command", lambda machine, module, file: command(machine, "launched", file))
     monkeypatch.setattr(child, "check", lambda machine: None)
     return tmp_path
 
@@ -309,7 +309,7 @@ def test_what_the_driver_refuses_is_the_parents_line(monkeypatch, tmp_path):
     told = {"settings": {"machine": asdict(config.Machine(launcher="ray", ranks=2))}, "paths": [str(tmp_path)]}
     write_json(tmp_path / "child.json", told)
     monkeypatch.setenv("RAY_ADDRESS", "ray://nowhere:1")
-    assert cluster.main(["ranks", str(tmp_path / "child.json")]) == 2
+    assert cluster.main(["launched", str(tmp_path / "child.json")]) == 2
     assert "ray://nowhere:1" in launch.outcomes(tmp_path)[0]["refused"]
 
 

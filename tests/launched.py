@@ -1,4 +1,4 @@
-"""A tiny stage for the tests of launching: `python -m ranks FILE` is what each of its ranks does.
+"""A tiny stage for the tests of launching: `python -m launched FILE` is what each of its ranks does.
 
 The settings are those of R1-Zero, of which only the machine counts.
 """
@@ -51,7 +51,7 @@ def main(file: Path) -> int:
     from r1repro import config
     from r1repro.stages import child
 
-    child.KINDS["r1_zero"] = (config.R1Zero, "ranks")
+    child.KINDS["r1_zero"] = (config.R1Zero, "launched")
     return child.main(file)
 
 
