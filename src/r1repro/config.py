@@ -542,6 +542,9 @@ class Machine:
     tensor_parallel: int = 1
     """Ours: ranks that share one copy of vLLM's weights."""
 
+    shard: bool = False
+    """Ours: cut weights, gradients and moments of a model that is trained in full up over the ranks (FSDP2)."""
+
     def __post_init__(self):
         _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
         _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel")
