@@ -31,11 +31,7 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def steps_in(run: Path) -> list[int]:
-    """Steps of the whole checkpoints of a run, in order; on every rank those that the first one sees."""
-    return dist.led(lambda: _steps_in(run))
-
-
-def _steps_in(run: Path) -> list[int]:
+    """Steps of the whole checkpoints of a run, in order."""
     return sorted(int(p.name[5:]) for p in (Path(run) / "checkpoints").glob("step-??????") if p.is_dir())
 
 
@@ -189,7 +185,7 @@ def keep_only(run: Path, steps: set[int]) -> None:
     """Delete the checkpoints of other steps."""
 
     def delete() -> None:
-        for step in _steps_in(run):
+        for step in steps_in(run):
             if step not in steps:
                 shutil.rmtree(folder_of(run, step))
 

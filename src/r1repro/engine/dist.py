@@ -5,6 +5,7 @@ rank does its share of the work, all of them hold the same results, and the firs
 Token weights are made for the whole step, so ranks add their gradients up and never average them.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -41,11 +42,15 @@ def leave() -> None:
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
 def num_ranks() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+_alone: list[bool] = []
+"""Not empty while the first rank works and the others wait for it: then it is all that there is."""
 
 
 def leads() -> bool:
@@ -74,23 +79,33 @@ def check_enough(count: int, what: str) -> None:
 def led(work: Callable[[], Found]) -> Found:
     """What the first rank alone finds, on every rank; what it refuses, all refuse.
 
-    It must be small and plain: numbers, texts, lists.
+    It must be small and plain: numbers, texts, paths, lists.  The work may be a whole stage: it sees one rank.
     """
     if num_ranks() == 1:
         return work()
     found: list[Any] = [None, None]
     if leads():
+        _alone.append(True)
         try:
             found[0] = work()
         except Refusal as refusal:
             found[1] = str(refusal)
-        except BaseException as error:
-            dist.broadcast_object_list([None, f"rank 0 failed ({type(error).__name__}: {error}): see its output"])
-            raise
+        finally:
+            _alone.pop()
     dist.broadcast_object_list(found)
     if found[1] is not None:
         raise Refusal(found[1])
     return found[0]
+
+
+def by_the_first(stage: Callable[..., Found]) -> Callable[..., Found]:
+    """Makes a stage that knows no ranks one that the first of them does for all: see `led`."""
+
+    @functools.wraps(stage)
+    def done(*args: Any, **kwargs: Any) -> Found:
+        return led(lambda: stage(*args, **kwargs))
+
+    return done
 
 
 def first(work: Callable[[], Found]) -> Found:

@@ -311,7 +311,7 @@ def asked_of(rollout: Rollout, rows: Tensor) -> tuple[list[list[int]], Tensor]:
 
 def _post_mortem(run: Run, step: int, rollout: Rollout, rows: Tensor, error: str) -> str:
     """Save the mini-batch of a step that failed; returns what to say of it."""
-    good = sorted(checkpoint.folder_of(run.path, 0).parent.glob("step-??????"))[-1]
+    good = checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
     batch = {name: getattr(rollout, name)[rows].contiguous() for name in BATCH}
     file = run.path / f"failed-step-{step:06d}.safetensors"
     with speaking_of(file):
@@ -393,7 +393,7 @@ def _mask(length_N: Tensor, width: int) -> Tensor:
 
 def _resume_(run: Run, actor: actors.Actor, reference: actors.Reference, optimizer, cfg: RL) -> int:
     """Load the last checkpoint, if there is one; returns the rollout to go on with."""
-    steps = checkpoint.steps_in(run.path)
+    steps = dist.led(lambda: checkpoint.steps_in(run.path))
     if not steps:
         _save_(run, 0, actor)
     elif steps[-1]:

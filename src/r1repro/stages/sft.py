@@ -52,7 +52,7 @@ def train(
     run = open_run() if is_there else None  # bad examples leave no run behind
     if run and run.complete:
         dist.led(lambda: shutil.rmtree(place, ignore_errors=True))
-        return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
+        return checkpoint.folder_of(run.path, dist.led(lambda: checkpoint.steps_in(run.path))[-1])
     words = vocabulary.of(base_dir, cfg.policy.template)
     data = dist.first(lambda: tokenised(files, place, inputs["examples"], cfg.max_tokens, words, anew=run is None))
     if not data:
@@ -63,7 +63,7 @@ def train(
     last = checkpoint.folder_of(run.path, len(batches))
     model = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed).model
     optimizer = policy.adamw(model, cfg.learning_rate)
-    steps = checkpoint.steps_in(run.path)
+    steps = dist.led(lambda: checkpoint.steps_in(run.path))
     done = steps[-1] if steps else 0
     run.rewind(done)
     if done:
