@@ -1,8 +1,8 @@
 """Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes.
 
 Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a
-program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill`, `rank` and `peak` serve `test_kill`,
-`test_dist` and `test_policy`.
+program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `peak` serve `test_kill` and
+`test_policy`.
 """
 
 import json
@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from r1repro import config
-from r1repro.engine import checkpoint, dist, policy, sampler
+from r1repro.engine import checkpoint, policy, sampler
 from r1repro.run import sha256_file
 from r1repro.stages import evaluate, pretrain, rl
 from r1repro.tinyworld import base, tokenizer
@@ -162,14 +162,6 @@ def weights_after(cfg: config.RL, machine: config.Machine, steps: int = 3) -> di
 
 
 THREE_STEPS = dict(steps_per_rollout=3, refresh_reference_every=3, kl_coefficient=0.1)
-
-
-def _rank(folder: Path) -> None:
-    """One rank of `test_dist`: the weights after three steps, written by each rank for itself."""
-    dist.join()
-    weights = weights_after(small_rl(**THREE_STEPS), SMALL_MACHINE)
-    torch.save(weights, folder / f"rank-{dist.rank()}-of-{dist.num_ranks()}.pt")
-    dist.leave()
 
 
 def _peak(folder: Path, num_outputs: str) -> None:
@@ -374,6 +366,6 @@ def newest(run: Path) -> Path:
 
 
 if __name__ == "__main__":
-    {"record": _record, "rank": _rank, "kill": _kill, "peak": _peak, "peak-vocabulary": _peak_vocabulary}[sys.argv[1]](
+    {"record": _record, "kill": _kill, "peak": _peak, "peak-vocabulary": _peak_vocabulary}[sys.argv[1]](
         Path(sys.argv[2]), *sys.argv[3:]
     )

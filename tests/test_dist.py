@@ -1,57 +1,135 @@
-"""Ranks add up: two gloo processes end with the weights of one, in float64."""
+"""Ranks add up: two and four gloo processes end with the weights of one, whole or cut up, and take over from each
+other.  `ranks.py` does the work."""
 
+import json
 import os
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import models
 import pytest
+import ranks
 import torch
+from safetensors.torch import load_file
 
-from r1repro.engine import dist
+from r1repro.config import Policy
+from r1repro.engine import checkpoint, dist, fsdp, policy
+from r1repro.records import Refusal
 
-TIMEOUT_S = 120
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
+TIMEOUT_S = 300
 
 
-def test_two_ranks_end_with_the_weights_of_one(tmp_path):
-    """Three steps on a recorded rollout; the ranks have unlike shares, and each starts as `torchrun` would start it."""
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    group["PYTHONPATH"] = os.pathsep.join(sys.path)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, models.__file__, "rank", str(tmp_path)],
-            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [rank.communicate(timeout=TIMEOUT_S)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    alone = models.weights_after(models.small_rl(**models.THREE_STEPS), models.SMALL_MACHINE)
-    together = [torch.load(tmp_path / f"rank-{rank}-of-2.pt", weights_only=True) for rank in range(2)]
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Where `ranks.py` has left its work."""
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, ranks.__file__, str(folder)]
+    result = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("work", ["grpo", "sft", "grpo-cut", "sft-cut"])
+def test_ranks_end_with_the_weights_of_one_and_tell_the_same(done, work, count):
+    """Ten steps on recorded rollouts in float64; the ranks have unlike shares, cut into unlike micro-batches."""
+    alone, together = (
+        load_file(done / f"{name}.safetensors") for name in (f"{work[:4].strip('-')}-1", f"{work}-{count}")
+    )
+    assert set(alone) == set(together)
     for name, weight in alone.items():
-        torch.testing.assert_close(together[0][name], weight, atol=1e-10, rtol=0)
-        assert torch.equal(together[0][name], together[1][name])
+        torch.testing.assert_close(
+            together[name], weight, atol=1e-8, rtol=0, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_a_head_of_its_own_is_cut_up_too(done):
+    alone, cut = (load_file(done / f"untied{name}.safetensors") for name in ("-1", "-cut-2"))
+    assert "lm_head.weight" in alone
+    for name, weight in alone.items():
+        torch.testing.assert_close(cut[name], weight, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_sample_the_tokens_of_one(done, count):
+    alone, together = (load_file(done / f"sampled-{n}.safetensors") for n in (1, count))
+    assert torch.equal(together["length"], alone["length"]) and len(set(alone["length"].tolist())) > 4
+    assert torch.equal(together["tokens"], alone["tokens"])
+    torch.testing.assert_close(together["logp"], alone["logp"], atol=1e-12, rtol=0)
+
+
+def lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("kind", ["whole", "cut"])
+def test_a_run_begun_on_two_ranks_goes_on_on_any_number(done, kind, count):
+    """The last rank alone is told to stop, and all of them do, after the same rollout."""
+    begun, ended, left_alone = done / f"{kind}-2", done / f"{kind}-2-{count}", done / "live-1"
+    steps = checkpoint.steps_in(begun)
+    assert 0 < steps[-1] < 8 and [line["step"] for line in lines(begun / "metrics.jsonl")] == [*range(1, steps[-1] + 1)]
+    assert json.loads((ended / "manifest.json").read_text())["exit"] == "complete"
+    assert lines(ended / "samples.jsonl") == lines(left_alone / "samples.jsonl")
+    assert [line["step"] for line in lines(ended / "metrics.jsonl")] == [*range(1, 9)]
+    last = checkpoint.folder_of(ended, 8)
+    assert (last / "shards").exists() == (kind == "cut" and count > 1)
+    alone = dict(policy.load(checkpoint.folder_of(left_alone, 8)).named_parameters())
+    for name, weight in policy.load(last).named_parameters():
+        torch.testing.assert_close(weight, alone[name], atol=1e-4, rtol=0)
+
+
+def test_a_checkpoint_that_is_cut_up_is_verified_as_a_whole(done):
+    """Any number of ranks reads it, and a damaged row is found."""
+    folder = checkpoint.folder_of(done / "cut-2", 4)
+    assert {p.name for p in (folder / "shards").iterdir()} == {"model", "optimizer", "reference"}
+    (row, *_) = sorted((folder / "shards" / "optimizer").iterdir())
+    whole = row.read_bytes()
+    try:
+        row.write_bytes(whole[:-4] + b"\1\2\3\4")
+        with pytest.raises(Refusal, match="damaged .shards/optimizer"):
+            checkpoint.verify(folder)
+    finally:
+        row.write_bytes(whole)
+
+
+def test_fine_tuning_as_a_stage_on_two_ranks(done):
+    one, two = (done / f"sft-live-{n}" for n in (1, 2))
+    alone, together = (load_file(run / "checkpoints" / "step-000003" / "model.safetensors") for run in (one, two))
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, atol=1e-5, rtol=0)
+    keys = [{k: v for k, v in line.items() if k == "tokens/trained"} for line in lines(two / "metrics.jsonl")]
+    assert keys == [{"tokens/trained": line["tokens/trained"]} for line in lines(one / "metrics.jsonl")]
+    assert not (two / "tokens").exists()
+
+
+def test_what_ranks_tell_each_other(done):
+    """A refusal of the first is every rank's; things of all come in the order of ranks, the narrower padded."""
+    told = [json.loads((done / f"told-{rank}.json").read_text()) for rank in range(2)]
+    few = "questions is 1, fewer than the 2 ranks: start fewer, or raise it"
+    stacked = [[False, False, False], [True, True, True], [True, True, True]]
+    assert told[0] == told[1] == ["no", few, [0, 1, 1], 1.0, 0.0, stacked]
+
+
+@pytest.mark.parametrize("shape", [dict(weights="lora"), dict(dtype="float16")])
+def test_what_cannot_be_cut_up_is_refused(tmp_path, shape):
+    with pytest.raises(Refusal, match="machine.shard cuts up weights that are trained in full"):
+        policy.load(tmp_path, held=Policy(**shape), shard=True)
+
+
+def test_cutting_up_without_ranks_is_refused():
+    with pytest.raises(Refusal, match="there are none: set machine.launcher, or shard=false"):
+        fsdp.cut_(models.build())
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 5, 14])
-def test_shares_are_all_of_it_once_and_as_even_as_can_be(monkeypatch, ranks, count):
-    monkeypatch.setattr(dist, "num_ranks", lambda: ranks)
+def test_shares_are_all_of_it_once_and_as_even_as_can_be(monkeypatch, num_ranks, count):
+    monkeypatch.setattr(dist, "num_ranks", lambda: num_ranks)
     shares = []
-    for rank in range(ranks):
+    for rank in range(num_ranks):
         monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
         shares.append(list(range(count))[dist.share(count)])
     assert sum(shares, []) == list(range(count))

@@ -553,6 +553,9 @@ class Machine:
     restarts: int = 3
     """Ours: how often all ranks are started again from the last checkpoint after one died, within one call."""
 
+    shard: bool = False
+    """Ours: cut weights, gradients and moments of a model that is trained in full up over the ranks (FSDP2)."""
+
     def __post_init__(self):
         _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
         _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel", "ranks")
@@ -857,12 +860,12 @@ TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
     "node": {
         "": dict(base="qwen-7b", profile=80),
         "policy": dict(dtype="bfloat16", sampler="vllm"),
-        "machine": dict(device="cuda", launcher="torchrun", ranks=8),
+        "machine": dict(device="cuda", launcher="torchrun", ranks=8, shard=True),
     },
     "cluster": {
         "": dict(base="qwen-32b", profile=80),
         "policy": dict(dtype="bfloat16", sampler="vllm"),
-        "machine": dict(device="cuda", launcher="ray", ranks=32, tensor_parallel=4),
+        "machine": dict(device="cuda", launcher="ray", ranks=32, shard=True, tensor_parallel=4),
     },
 }
 """Tier -> its base, how it is held, and where; tiers of the tiny world have the defaults.  A node has eight GPUs of

@@ -189,6 +189,25 @@ class Run:
         self.keep_time()
 
 
+class Follower(Run):
+    """A run as ranks other than the first one have it: it reads what the first one writes, and writes nothing."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def add_samples(self, rows: Iterable[dict[str, Any]]) -> None:
+        pass
+
+    def keep_time(self) -> None:
+        pass
+
+    def finish(self, **extra: Any) -> None:
+        self.manifest |= {"exit": "complete", **extra}
+
+
 class Stopped(KeyboardInterrupt):
     """A run stopped where it was asked to, by signal ``number``; its checkpoint is written."""
 
@@ -217,6 +236,11 @@ class Interrupts:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @property
+    def came(self) -> int:
+        """Number of the signal that has come; 0 where none has."""
+        return self._came
 
     @property
     def asked(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, checkpoint, policy, sampler, vocabulary
+from r1repro.engine import adapters, checkpoint, fsdp, policy, sampler, vocabulary
 from r1repro.engine.serving import Serving
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
@@ -30,6 +30,9 @@ class Actor:
     machine: Machine
     serving: Serving | None = None
     """Who samples, where that is not the torch sampler."""
+
+    copy: PreTrainedModel | None = None
+    """What the torch sampler samples from where the model is cut up over ranks: the same, whole."""
 
     def sample(
         self,
@@ -50,7 +53,7 @@ class Actor:
                 temperature=temperature, top_p=top_p, when_done=when_done,
             )  # fmt: skip
         return sampler.sample(
-            self.model, prompts, num_outputs, key=key, question_keys=keys, max_tokens=max_tokens,
+            self.copy or self.model, prompts, num_outputs, key=key, question_keys=keys, max_tokens=max_tokens,
             ends=self.vocabulary.ends, pad=self.vocabulary.pad, temperature=temperature, top_p=top_p,
             max_rows=self.machine.max_rows, when_done=when_done,
         )  # fmt: skip
@@ -82,6 +85,8 @@ class Actor:
 
     def changed_(self) -> None:
         """The model has been trained, or filled from a checkpoint: a sampler with weights of its own needs them."""
+        if self.copy is not None:
+            fsdp.copy_into_(self.copy, self.model)
         if self.serving:
             self.serving.changed_()
 
@@ -113,13 +118,16 @@ def load(
     """
     held, machine = held or Policy(), machine or Machine()
     check_device(machine.device)
-    model = policy.load(folder, held=held, device=machine.device)
+    shard = machine.shard and trained is not None
+    model = policy.load(folder, held=held, device=machine.device, shard=shard)
     if trained is not None and held.weights != "full" and not adapters.has(model):
         adapters.attach_(model, held, Path(folder), trained)
     if machine.recompute:
         policy.recompute_layers_(model)
     words = vocabulary_of(folder, held.template, model.get_input_embeddings().num_embeddings)
-    return Actor(model, words, machine, Serving(model, words, held, machine) if held.sampler == "vllm" else None)
+    if held.sampler == "vllm":
+        return Actor(model, words, machine, Serving(model, words, held, machine))
+    return Actor(model, words, machine, copy=policy.load(folder, held=held, device=machine.device) if shard else None)
 
 
 def vocabulary_of(folder: Path | str, template: str, known: int | None = None) -> Vocabulary:
@@ -153,7 +161,7 @@ class Reference:
     def __init__(self, actor: Actor, folder: Path | str, held: Policy):
         self._actor, self._other = actor.model, None
         if not adapters.has(actor.model):
-            self._other = policy.load(folder, held=held, device=actor.machine.device)
+            self._other = policy.load(folder, held=held, device=actor.machine.device, shard=fsdp.is_cut(actor.model))
 
     @contextmanager
     def model(self) -> Iterator[PreTrainedModel]:
@@ -169,6 +177,8 @@ class Reference:
         if self._other is None:
             adapters.refresh_reference_(self._actor)
         else:
+            fsdp.rest_(self._other)
+            fsdp.rest_(self._actor)
             self._other.load_state_dict(self._actor.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
     step-000048/  config.json model*.safetensors tokenizer.json ...  the policy: loads anywhere
                   optimizer.safetensors                              AdamW's moments, by parameter name
                   reference.safetensors                              the reference policy, where there is one
+                  shards/model/ shards/optimizer/ ...                in their place, where a model is cut up
                   checkpoint.json                                    step, state, SHA-256 of every other file
 
 Written as `step-000048.tmp` and renamed, so a folder with the final name is whole.  No pickle anywhere.
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1repro.engine import adapters
+from r1repro.engine import adapters, dist, fsdp
 from r1repro.records import Refusal
 from r1repro.run import read_json, sha256_file, speaking_of, write_json
 
@@ -45,31 +46,57 @@ def save_(
     state: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of ``step``; returns its folder.  A full disk is a Refusal and leaves earlier ones
-    intact.
+    intact.  All ranks must ask for it; the first one writes, and each its rows of what is cut up.
 
     Args:
         reference: weights of the reference policy, see `own_tensors`.
     """
     folder = folder_of(run, step)
     temporary = folder.with_suffix(".tmp")
+    fsdp.rest_(model)
+    kept = {"optimizer": _moments(model, optimizer)} if optimizer is not None else {}
+    kept |= {"reference": dict(reference)} if reference is not None else {}
+
+    def begin() -> None:
+        with speaking_of(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+    def end() -> None:
+        with speaking_of(folder):
+            save_tokenizer(tokenizer, temporary)
+            files = sorted(p for p in temporary.rglob("*") if p.is_file())
+            hashes = {p.relative_to(temporary).as_posix(): sha256_file(p) for p in files}
+            write_json(temporary / "checkpoint.json", {"step": step, "state": dict(state or {}), "files": hashes})
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+
+    dist.led(begin)
+    if fsdp.is_cut(model):
+        with speaking_of(folder):
+            _save_rows(temporary, model, kept)
+    else:
+        dist.led(lambda: _save_whole(folder, temporary, model, kept))
+    dist.led(end)
+    return folder
+
+
+def _save_whole(folder: Path, temporary: Path, model: PreTrainedModel, kept: Mapping[str, dict[str, Tensor]]) -> None:
     with speaking_of(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
             adapters.save_(model, temporary) if adapters.has(model) else model.save_pretrained(temporary)
-            save_tokenizer(tokenizer, temporary)
-            if optimizer is not None:
-                save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
-            if reference is not None:
-                save_file(dict(reference), temporary / "reference.safetensors")
+            for name, tensors in kept.items():
+                save_file(tensors, temporary / f"{name}.safetensors")
         except SafetensorError as error:
             raise OSError(error) from error
-        hashes = {p.name: sha256_file(p) for p in sorted(temporary.iterdir())}
-        write_json(temporary / "checkpoint.json", {"step": step, "state": dict(state or {}), "files": hashes})
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    return folder
+
+
+def _save_rows(temporary: Path, model: PreTrainedModel, kept: Mapping[str, dict[str, Tensor]]) -> None:
+    """Save what is cut up, each rank its rows."""
+    dist.led(lambda: model.config.save_pretrained(temporary))
+    for name, tensors in {"model": own_tensors(model), **kept}.items():
+        fsdp.save_(temporary / fsdp.SHARDS / name, tensors)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -94,7 +121,10 @@ def load_(
     Raises:
         Refusal: a file is missing, truncated or changed.
     """
-    record = verify(folder)
+    record = dist.led(lambda: verify(folder))
+    if fsdp.is_cut(model) or (folder / fsdp.SHARDS).is_dir():
+        _load_rows_(folder, model, optimizer, reference)
+        return record["state"]
     if adapters.has(model):
         adapters.load_(model, load_file(folder / adapters.WEIGHTS), (adapters.POLICY,))
     else:
@@ -111,6 +141,19 @@ def load_(
     if optimizer is not None:
         _set_moments_(model, optimizer, load_file(folder / "optimizer.safetensors"))
     return record["state"]
+
+
+def _load_rows_(folder: Path, model: PreTrainedModel, optimizer, reference) -> None:
+    """The same where the model, or the checkpoint, is cut up, or both, over as many ranks as may be."""
+    fsdp.rest_(model)
+    fsdp.fill_(dict(model.named_parameters()), folder, "model")
+    if reference is not None:
+        fsdp.fill_(reference, folder, "reference")
+    if optimizer is not None:
+        for p in (p for p in model.parameters() if p.requires_grad):
+            moments = {name: torch.zeros_like(p, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p] |= {"step": torch.tensor(0.0)} | moments
+        fsdp.fill_(_moments(model, optimizer), folder, "optimizer")
 
 
 def _weights_in(folder: Path) -> list[Path]:
@@ -140,9 +183,13 @@ def verify(folder: Path) -> dict[str, Any]:
 
 def keep_only(run: Path, steps: set[int]) -> None:
     """Delete the checkpoints of other steps."""
-    for step in steps_in(run):
-        if step not in steps:
-            shutil.rmtree(folder_of(run, step))
+
+    def delete() -> None:
+        for step in steps_in(run):
+            if step not in steps:
+                shutil.rmtree(folder_of(run, step))
+
+    dist.led(delete)
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:

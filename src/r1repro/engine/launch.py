@@ -166,17 +166,14 @@ def end(place: Path, **outcome: str | int) -> None:
 
 
 @contextmanager
-def at_work(machine: Machine) -> Iterator[None]:
+def at_work() -> Iterator[None]:
     """Within: this process is a rank of its group, if it has one, and hears who asks it to stop.
 
     The first rank alone shows progress bars.  A group that was there before is left as it was.
     """
-    ours = is_rank() and not torch.distributed.is_initialized()
-    if is_rank() and machine.device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.join()
+    ours = dist.join()
     try:
-        with listening(), _bars(shown=dist.rank() == 0):
+        with listening(), _bars(shown=dist.leads()):
             yield
     finally:
         if ours:

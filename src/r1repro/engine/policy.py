@@ -22,14 +22,18 @@ from transformers.utils import logging
 
 from r1repro.algo import likelihood
 from r1repro.config import Policy
-from r1repro.engine import adapters, attention, checkpoint
+from r1repro.engine import adapters, attention, checkpoint, dist, fsdp
 from r1repro.records import Refusal
 
 logging.disable_progress_bar()  # it counts files, of which there is one
 
 
 def load(
-    folder: Path | str, dtype: torch.dtype = torch.float32, held: Policy | None = None, device: str = "cpu"
+    folder: Path | str,
+    dtype: torch.dtype = torch.float32,
+    held: Policy | None = None,
+    device: str = "cpu",
+    shard: bool = False,
 ) -> PreTrainedModel:
     """A causal language model from a folder in Hugging Face form; safetensors only, no code from the folder is run.
 
@@ -38,21 +42,36 @@ def load(
     Args:
         dtype: of the weights, where ``held`` does not say it.
         held: which weights are trained, and in which precision; None: all of them, in ``dtype``.
+        shard: cut it up over the ranks, see `fsdp`.
 
     Raises:
-        Refusal: no model there, a damaged one, one that computes something which is not supported.
+        Refusal: no model there, a damaged one, one that computes something which is not supported; weights that are
+            not cut up.
     """
     folder, held = Path(folder), held or Policy()
     base = adapters.base_of(folder)
     if (folder / "checkpoint.json").exists():
         checkpoint.verify(folder)
-    if base is None:
+    if shard:
+        model = fsdp.load(_that_can_be_cut(folder, held), device)
+    elif base is None:
         model = _plain(folder, dtype, held, device)
     else:
         model = _beside(folder, base, held, device)
     if held.weights == "full" and held.dtype != "float32":
         compute_in_(model, getattr(torch, held.dtype))
     return model.eval()
+
+
+def _that_can_be_cut(folder: Path, held: Policy) -> Path:
+    if held.weights != "full" or held.dtype == "float16":
+        raise Refusal(
+            f"machine.shard cuts up weights that are trained in full, in float32 or bfloat16, not policy.weights="
+            f"{held.weights} in {held.dtype}: change the one or the other"
+        )
+    if not (folder / "config.json").exists():
+        raise Refusal(f"{folder} is no plain model, which machine.shard needs: `python -m r1repro export` makes one")
+    return folder
 
 
 def _beside(folder: Path, base: Path, held: Policy, device: str) -> PreTrainedModel:
@@ -77,6 +96,8 @@ def _plain(folder: Path, dtype: torch.dtype, held: Policy, device: str) -> PreTr
     """The model of a folder that holds no adapter."""
     if not (folder / "config.json").exists():
         raise Refusal(f"no model at {folder}: give the folder of a Hugging Face model, or `make base` for the tiny one")
+    if (folder / fsdp.SHARDS).is_dir() and held.weights == "full":
+        return fsdp.whole(folder, dtype).to(device)
     options = {}
     if held.weights != "full":
         dtype = getattr(torch, held.dtype)
@@ -121,6 +142,12 @@ def adamw(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer
     return kind(trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
+def clip_(model: torch.nn.Module, max_norm: float) -> Tensor:
+    """Clip the gradient by its norm, which is returned: of the whole gradient, also where it is cut up over ranks."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """Keys and values of Q prompts without their last token, left-padded to one length P.
@@ -140,6 +167,8 @@ class Prefix:
     """The last token of each prompt: the first input of the outputs."""
 
     num_common: int
+    ends: tuple[Tensor, ...] = ()
+    """What the model's last layer gave at each position: of the common beginning, of the rest."""
 
     def end_to_end(self) -> list[Tensor]:
         """Keys, then values, of each layer without the padding: (1, heads, tokens of all prompts, width of a head)."""
@@ -153,16 +182,19 @@ class Beginning:
     tokens: list[int]
     keys: list[Tensor]
     values: list[Tensor]
+    ends: tuple[Tensor, ...] = ()
 
 
 def beginning(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Beginning:
     """Run the tokens that all prompts begin with through the model."""
-    tokens = list(prompts[0][: _common_length(prompts)])
+    length = _common_length(prompts)
+    tokens = list(prompts[0][: int(dist.least(length)) if fsdp.is_cut(model) else length])
     if not tokens:
         return Beginning([], [], [])
     cache = DynamicCache(config=model.config)
-    model.base_model(input_ids=torch.tensor([tokens], device=model.device), past_key_values=cache, use_cache=True)
-    return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
+    inputs = torch.tensor([tokens], device=model.device)
+    end = model.base_model(input_ids=inputs, past_key_values=cache, use_cache=True).last_hidden_state
+    return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], (end,))
 
 
 def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beginning | None = None) -> Prefix:
@@ -177,16 +209,18 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
     length_Q = torch.tensor([len(p) - 1 for p in prompts])
     tail_mask_QP = torch.arange(width)[None] >= width - torch.tensor([len(t) for t in tails])[:, None]
     mask_QP = torch.cat([torch.ones(len(prompts), num_common, dtype=torch.bool), tail_mask_QP], 1)
+    ends = common.ends
     if width:
         tails_QP = torch.tensor([[0] * (width - len(t)) + t for t in tails])
         position_QP = (mask_QP.cumsum(1) - 1)[:, num_common:].clamp(min=0)
-        model.base_model(
+        end = model.base_model(
             input_ids=tails_QP.to(model.device),
             attention_mask=mask_QP.long().to(model.device),
             position_ids=position_QP.to(model.device),
             past_key_values=cache,
             use_cache=True,
-        )
+        ).last_hidden_state
+        ends = (*ends, end)
     return Prefix(
         keys=[layer.keys for layer in cache.layers],
         values=[layer.values for layer in cache.layers],
@@ -194,6 +228,7 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
         length_Q=length_Q,
         last_Q=torch.tensor([p[-1] for p in prompts]),
         num_common=num_common,
+        ends=ends,
     )
 
 
@@ -317,6 +352,14 @@ def micro_batches(question_N: Tensor, length_N: Tensor, max_tokens: int) -> Iter
     yield order[start:]
 
 
+def in_step(model: PreTrainedModel, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, float]]:
+    """Micro-batches, and 1.0 each; where ranks hold parts of one model, as many on every rank: the first one again,
+    which counts 0.0."""
+    found = list(batches)
+    for i in range(fsdp.evened(len(found), model)):
+        yield (found[i], 1.0) if i < len(found) else (found[0], 0.0)
+
+
 @torch.no_grad()
 def all_logp(
     model: PreTrainedModel,
@@ -338,12 +381,13 @@ def all_logp(
     shared = prefix(model, prompts)
     keys_values = shared.end_to_end()
     logp_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
-    for rows in micro_batches(question_N, length_N, max_tokens):
+    for rows, _ in in_step(model, micro_batches(question_N, length_N, max_tokens)):
         width = int(length_N[rows].max())
         logp_NT[rows, :width] = read(
             model, shared, keys_values, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
             logits_at_once,
         ).cpu()  # fmt: skip
+    fsdp.rest_(model)
     return logp_NT
 
 
@@ -407,14 +451,16 @@ def _backward_(
     keys_values = shared.end_to_end()
     leaves = [t.detach().requires_grad_() for t in keys_values]
     out_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))
-    for rows in micro_batches(question_N, length_N, max_tokens):
+    for rows, counts in in_step(model, micro_batches(question_N, length_N, max_tokens)):
         width = int(length_N[rows].max())
         logp_NT = read(
             model, shared, leaves, question_N[rows], tokens_NT[rows, :width], length_N[rows], temperature,
             logits_at_once,
         )  # fmt: skip
-        loss_of(logp_NT, rows).backward()
+        (counts * loss_of(logp_NT, rows)).backward()
         out_NT[rows, :width] = logp_NT.detach().cpu()
     learns = [(t, leaf.grad) for t, leaf in zip(keys_values, leaves, strict=True) if t.requires_grad]
+    if fsdp.is_cut(model):  # a layer is made whole for its gradient by what comes back through its output
+        learns += [(hidden, torch.zeros_like(hidden)) for hidden in shared.ends]
     torch.autograd.backward(*zip(*learns, strict=True))
     return out_NT

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, probe
+from r1repro.engine import adapters, fsdp, probe
 from r1repro.engine.sampler import Samples
 from r1repro.engine.vllm_sampler import VLLM
 from r1repro.engine.vocabulary import Vocabulary
@@ -65,7 +65,8 @@ class Serving:
             self._engine = self._started(max_tokens)
         adapted = adapters.has(self._model)
         if self._changed and not adapted:
-            self._engine.update_(self._model.named_parameters())
+            cut = fsdp.is_cut(self._model)
+            self._engine.update_(fsdp.full(self._model) if cut else self._model.named_parameters())
         self._engine.wake()
         if adapted and (begins or self._changed):
             self._engine.adapt_(self._adapter())

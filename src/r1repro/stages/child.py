@@ -179,7 +179,7 @@ def at_work(machine: config.Machine) -> Iterator[None]:
     Raises:
         Refusal: see `speaking_of_memory`.
     """
-    with speaking_of_memory(machine), launch.at_work(machine):
+    with speaking_of_memory(machine), launch.at_work():
         yield
 
 

@@ -7,7 +7,7 @@ model/      the student for everybody: merged, in Hugging Face form, with a card
 from pathlib import Path
 
 from r1repro import config, students
-from r1repro.engine import export
+from r1repro.engine import dist, export
 from r1repro.records import Refusal
 from r1repro.run import read_json, write_json
 from r1repro.stages import child, evaluate, sft
@@ -52,9 +52,11 @@ def run(settings: config.Distill, folder: Path) -> Path:
             settings.sft, folder / "sft", base_folder(settings.base), read_json(folder / TRACES)["traces"], machine
         )
         evaluated = evaluate.run(settings.evaluate, folder / "evaluate", taught, machine)
-    if not target.exists():
-        export.export(
-            taught, target, base=known.base if known else None, evaluation=evaluated,
-            max_positions=(known.max_positions or 0) if known else 0,
-        )  # fmt: skip
-    return target
+
+        def plain() -> Path:
+            return target if target.exists() else export.export(
+                taught, target, base=known.base if known else None, evaluation=evaluated,
+                max_positions=(known.max_positions or 0) if known else 0,
+            )  # fmt: skip
+
+        return dist.led(plain)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from r1repro import config
-from r1repro.engine import checkpoint, scorer, vocabulary
+from r1repro.engine import checkpoint, dist, scorer, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import append_lines, read_lines, sha256_file, write_text
@@ -94,10 +94,16 @@ def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
     judged = collect.collect(
         settings.judged, place / "by_judge", teacher, settings.machine, judge=judge, inputs=judge.inputs
     )
-    target, part = place / "examples.jsonl", place / "examples.part"
-    write_text(part, "")
-    append_lines(part, [*read_lines(ruled), *read_lines(judged)])
-    part.replace(target)
+    return _joined(place / "examples.jsonl", ruled, judged)
+
+
+@dist.by_the_first
+def _joined(target: Path, *parts: Path) -> Path:
+    """The lines of some files in one."""
+    whole = target.with_suffix(".part")
+    write_text(whole, "")
+    append_lines(whole, [row for part in parts for row in read_lines(part)])
+    whole.replace(target)
     return target
 
 
@@ -154,6 +160,7 @@ def words_of(settings: config.R1, model: str) -> Vocabulary:
     return vocabulary.of(base_folder(model), settings.policy.template)
 
 
+@dist.by_the_first
 def short_examples(settings: config.R1, seed_dir: Path | str, words: Vocabulary | None = None) -> Path:
     """The examples of the 800k stage without thinking, repeated until they have as many tokens.
 

@@ -21,7 +21,7 @@ from r1repro import data
 from r1repro.algo import preference
 from r1repro.config import Machine, RewardModel
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, policy, scorer
+from r1repro.engine import checkpoint, dist, policy, scorer
 from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
 from r1repro.tinyworld import base, corpus, general, gold, safety
@@ -33,6 +33,7 @@ HELD_OUT = 0.1
 """Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
 
 
+@dist.by_the_first
 def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
     """Sample, label and train, or go on, or return at once when done; returns the folder of the reward model.
 

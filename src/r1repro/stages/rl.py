@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +97,12 @@ def train(
     machine = machine or Machine()
     rewards = [*combine.load(cfg.rewards), *([preference] if preference else [])]
     combine.load([cfg.advantage, cfg.ratio, cfg.average])
-    inputs = {"base": base.digest(base_dir)} | (preference.inputs if preference else {})
+    dist.check_enough(cfg.questions_per_rollout, "questions_per_rollout")
+    dist.check_enough(min(map(len, mini_batches(cfg, 0))), "the smallest mini-batch")
+    inputs = {"base": dist.led(lambda: base.digest(base_dir))} | (preference.inputs if preference else {})
     for source in filter(None, (cfg.questions, cfg.late_questions)):
         inputs |= data.fingerprint(source)
-    run = Run.open(run_dir, stage="rl", config=cfg, inputs=inputs, seed=cfg.seed)
+    run = dist.open_run(run_dir, stage="rl", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
         return run.path
     actor = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed)
@@ -112,13 +115,15 @@ def train(
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
-            with Grading(rewards, questions, actor.texts) as grading:
+            mine = questions[dist.share(len(questions))]
+            with Grading(rewards, mine, actor.texts) as grading:
                 samples = actor.sample(
-                    questions, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
+                    mine, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
                     temperature=cfg.temperature, when_done=grading.begin,
                 )  # fmt: skip
                 watch.lap("time/rollout_s")
                 asked, texts, totals, parts = grading.end()
+            samples = of_all_ranks(samples)
             watch.lap("time/reward_s")
             rollout = _compare(actor, actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
             rollout = critic.judged(rollout, totals)
@@ -130,7 +135,8 @@ def train(
                 try:
                     log |= update_(actor.model, optimizer, rollout, rows, cfg, machine)
                 except FloatingPointError as error:
-                    raise Refusal(_post_mortem(run, step, rollout, rows, error)) from error
+                    dead = partial(_post_mortem, run, step, rollout, rows, str(error))
+                    raise Refusal(dist.led(dead)) from error
                 log |= critic.update_(rollout, rows)
                 if rollout.sampler_nats is not None:
                     log["sampler/divergence_nats"] = rollout.sampler_nats
@@ -148,7 +154,7 @@ def train(
             _save_(run, step, actor, optimizer=optimizer, reference=reference.tensors())
             checkpoint.keep_only(run.path, {step, *kept_steps(cfg)})
             run.keep_time()
-            interrupts.stop()
+            dist.stop(interrupts)
     lines = run.metrics()
     run.finish(tokens={kind: sum(int(x.get(f"tokens/{kind}", 0)) for x in lines) for kind in ("sampled", "trained")})
     return run.path
@@ -181,10 +187,18 @@ class Grading:
         return asked, texts, *combine.total(self._rewards, asked, texts)
 
     def end(self) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
-        """Question, text and total of each output, and the scores of each reward; waits for those under way."""
-        found = [self._found[q].result() for q in range(len(self._questions))]
+        """Question, text and total of each output, and the scores of each reward, of all ranks; waits for those under
+        way."""
+        found = dist.gathered([self._found[q].result() for q in range(len(self._questions))])
         asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
         return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
+
+
+def of_all_ranks(samples: sampler.Samples) -> sampler.Samples:
+    """The outputs of all ranks, in the order of the questions, no wider than the longest."""
+    width = int(dist.most(samples.length_N.max()))
+    narrow = [samples.tokens_NT[:, :width], samples.logp_NT[:, :width], samples.length_N, samples.truncated_N]
+    return sampler.Samples(*map(dist.stacked, narrow))
 
 
 class Watch:
@@ -241,13 +255,13 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     """
     started = time.monotonic()
     mask_NT, weight_NT = token_weights(rollout, rows, cfg)
-    mine = dist.share(len(rows))
-    rows, mask_NT, weight_NT = rows[mine], mask_NT[mine], weight_NT[mine]
     if rollout.importance_NT is not None:
         weight_NT = weight_NT * rollout.importance_NT[rows]
     old_NT, ref_NT = rollout.old_logp_NT[rows], rollout.ref_logp_NT[rows]
     advantage_N = rollout.advantage_N[rows]
-    on_device = [x.to(actor.device) for x in (old_NT, ref_NT, advantage_N, weight_NT)]
+    mine = dist.share(len(rows))
+    on_device = [x[mine].to(actor.device) for x in (old_NT, ref_NT, advantage_N, weight_NT)]
+    prompts, question_N = asked_of(rollout, rows[mine])
     losses: dict[int, Tensor] = {}
 
     def loss_of(logp_NT: Tensor, some: Tensor) -> Tensor:
@@ -261,12 +275,12 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         return loss
 
     logp_NT = policy.backward_(
-        actor, rollout.prompts, rollout.question_N[rows], rollout.tokens_NT[rows], rollout.length_N[rows], loss_of,
+        actor, prompts, question_N, rollout.tokens_NT[rows[mine]], rollout.length_N[rows[mine]], loss_of,
         temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
     )  # fmt: skip
     dist.add_gradients_(actor)
-    norm = torch.nn.utils.clip_grad_norm_(actor.parameters(), cfg.max_grad_norm)
-    loss = torch.stack([*losses.values()]).sum()
+    norm = policy.clip_(actor, cfg.max_grad_norm)
+    loss, logp_NT = dist.total(torch.stack([*losses.values()]).sum()), dist.stacked(logp_NT)
     if not torch.isfinite(norm + loss):
         raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()} are no longer numbers")
     optimizer.step()
@@ -287,7 +301,15 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     }
 
 
-def _post_mortem(run: Run, step: int, rollout: Rollout, rows: Tensor, error: FloatingPointError) -> str:
+def asked_of(rollout: Rollout, rows: Tensor) -> tuple[list[list[int]], Tensor]:
+    """The prompts that a rank's outputs answer, and which of them each does; with one rank all of the rollout's."""
+    if dist.num_ranks() == 1:
+        return rollout.prompts, rollout.question_N[rows]
+    asked, question_N = rollout.question_N[rows].unique(return_inverse=True)
+    return [rollout.prompts[q] for q in asked.tolist()], question_N
+
+
+def _post_mortem(run: Run, step: int, rollout: Rollout, rows: Tensor, error: str) -> str:
     """Save the mini-batch of a step that failed; returns what to say of it."""
     good = checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
     batch = {name: getattr(rollout, name)[rows].contiguous() for name in BATCH}
@@ -327,15 +349,22 @@ def _compare(
     valid_QG = torch.tensor([t is not None for t in totals]).view(shape)
     question_N = torch.arange(len(prompts)).repeat_interleave(cfg.outputs_per_question)
     tokens_NT = samples.tokens_NT[:, :width].clone()
-    asked = (prompts, question_N, tokens_NT, samples.length_N)
-    how = dict(
-        temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once
-    )
+    questions = dist.share(len(prompts))
+    mine = slice(questions.start * shape[1], questions.stop * shape[1])
+
+    def logp_of(model) -> Tensor:
+        """Of all outputs; each rank computes those to its own questions."""
+        own = policy.all_logp(
+            model, prompts[questions], question_N[mine] - questions.start, tokens_NT[mine], samples.length_N[mine],
+            temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
+        )  # fmt: skip
+        return dist.stacked(own)
+
     with reference.model() as model:
-        ref_logp_NT = policy.all_logp(model, *asked, **how)
+        ref_logp_NT = logp_of(model)
     old_logp_NT, more = samples.logp_NT[:, :width].clone(), {}
     if actor.serving:
-        served_NT, old_logp_NT = old_logp_NT, policy.all_logp(actor.model, *asked, **how)
+        served_NT, old_logp_NT = old_logp_NT, logp_of(actor.model)
         on_NT = _mask(samples.length_N, width)
         more = dict(
             importance_NT=grpo.importance(old_logp_NT, served_NT, cfg.policy.importance_cap),
@@ -364,7 +393,7 @@ def _mask(length_N: Tensor, width: int) -> Tensor:
 
 def _resume_(run: Run, actor: actors.Actor, reference: actors.Reference, optimizer, cfg: RL) -> int:
     """Load the last checkpoint, if there is one; returns the rollout to go on with."""
-    steps = checkpoint.steps_in(run.path)
+    steps = dist.led(lambda: checkpoint.steps_in(run.path))
     if not steps:
         _save_(run, 0, actor)
     elif steps[-1]:

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from r1repro.algo import likelihood
 from r1repro.config import SFT, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import adapters, checkpoint, hub, policy, tokens, vocabulary
+from r1repro.engine import adapters, checkpoint, dist, hub, policy, tokens, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
-from r1repro.run import Interrupts, Run
+from r1repro.run import Interrupts
 from r1repro.stages import traces
 from r1repro.stages.pretrain import schedule
 from r1repro.tinyworld import base
@@ -46,22 +46,24 @@ def train(
     """
     machine, place = machine or Machine(), Path(run_dir) / "tokens"
     files = traces.shards(examples)
-    inputs = {"base": base.digest(base_dir), "examples": traces.digest(files)}
-    open_run = partial(Run.open, run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
-    run = open_run() if (Path(run_dir) / "manifest.json").exists() else None  # bad examples leave no run behind
+    inputs = dist.led(lambda: {"base": base.digest(base_dir), "examples": traces.digest(files)})
+    open_run = partial(dist.open_run, run_dir, stage="sft", config=cfg, inputs=inputs, seed=cfg.seed)
+    is_there = dist.led(lambda: (Path(run_dir) / "manifest.json").exists())
+    run = open_run() if is_there else None  # bad examples leave no run behind
     if run and run.complete:
-        shutil.rmtree(place, ignore_errors=True)
-        return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
+        dist.led(lambda: shutil.rmtree(place, ignore_errors=True))
+        return checkpoint.folder_of(run.path, dist.led(lambda: checkpoint.steps_in(run.path))[-1])
     words = vocabulary.of(base_dir, cfg.policy.template)
-    data = tokenised(files, place, inputs["examples"], cfg.max_tokens, words, anew=run is None)
+    data = dist.first(lambda: tokenised(files, place, inputs["examples"], cfg.max_tokens, words, anew=run is None))
     if not data:
         raise Refusal(f"{examples} {_why_nothing(data, cfg)}")
     batches = order(len(data), cfg)
+    dist.check_enough(min(map(len, batches)), "the smallest batch")
     run = run or open_run()
     last = checkpoint.folder_of(run.path, len(batches))
     model = actors.load(base_dir, cfg.policy, machine, trained=cfg.seed).model
     optimizer = policy.adamw(model, cfg.learning_rate)
-    steps = checkpoint.steps_in(run.path)
+    steps = dist.led(lambda: checkpoint.steps_in(run.path))
     done = steps[-1] if steps else 0
     run.rewind(done)
     if done:
@@ -73,17 +75,17 @@ def train(
             prompts, outputs = zip(*(data[i] for i in batches[step - 1]), strict=True)
             log = update_(model, optimizer, prompts, outputs, cfg, machine)
             run.log(step, log | {"learning_rate": rate, "time/elapsed_s": run.seconds()})
-            if step % cfg.checkpoint_every == 0 or step == len(batches) or interrupts.asked:
+            if step % cfg.checkpoint_every == 0 or step == len(batches) or dist.most(interrupts.came):
                 checkpoint.save_(run.path, step, model, words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
-            interrupts.stop()
+            dist.stop(interrupts)
     trained = int(data.output_lengths.sum(dtype=np.int64)) * cfg.epochs
     run.finish(
         tokens={"trained": trained}, examples=len(data), left_out=data.left_out,
         base=hub.origin(adapters.base_of(base_dir) or base_dir),
     )  # fmt: skip
-    shutil.rmtree(place)
+    dist.led(lambda: shutil.rmtree(place))
     return last
 
 
@@ -171,12 +173,14 @@ def cosine(done: float, cfg: SFT) -> float:
 def update_(
     model, optimizer, prompts: Sequence[list[int]], outputs: Sequence[list[int]], cfg: SFT, machine: Machine
 ) -> dict[str, float]:
-    """One step on some examples."""
+    """One step on some examples, of which each rank takes its share."""
+    num_tokens, mine = sum(map(len, outputs)), dist.share(len(outputs))
+    prompts, outputs = prompts[mine], outputs[mine]
     length_N = torch.tensor([len(o) for o in outputs])
     tokens_NT = torch.zeros(len(outputs), int(length_N.max()), dtype=torch.long)
     for row, output in enumerate(outputs):
         tokens_NT[row, : len(output)] = torch.tensor(output)
-    weight = 1.0 / float(length_N.sum())
+    weight = 1.0 / num_tokens
     losses: dict[int, Tensor] = {}
 
     def loss_of(logp_NT: Tensor, rows: Tensor) -> Tensor:
@@ -189,10 +193,11 @@ def update_(
         model, prompts, torch.arange(len(outputs)), tokens_NT, length_N, loss_of,
         temperature=1.0, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
     )  # fmt: skip
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
-    loss = torch.stack([*losses.values()]).sum()
+    dist.add_gradients_(model)
+    norm = policy.clip_(model, cfg.max_grad_norm)
+    loss = dist.total(torch.stack([*losses.values()]).sum())
     if not torch.isfinite(norm + loss):
         raise Refusal(f"loss {loss.item()} and gradient norm {norm.item()} are no numbers: lower sft.learning_rate")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "tokens/trained": float(length_N.sum())}
+    return {"policy/loss": loss.item(), "policy/grad_norm": norm.item(), "tokens/trained": float(num_tokens)}

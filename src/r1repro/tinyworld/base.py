@@ -46,7 +46,10 @@ def digest(path: Path | str) -> str:
         raise Refusal(
             f"no base model at {path}: give the folder of a Hugging Face model, or restore it with `make base`"
         )
-    files = [path / "config.json", *sorted(path.glob("model*.safetensors"))]
+    files = [
+        path / "config.json",
+        *sorted([*path.glob("model*.safetensors"), *path.glob("shards/model/*.safetensors")]),
+    ]
     return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in files).encode()).hexdigest()
 
 
