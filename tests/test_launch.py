@@ -140,18 +140,20 @@ def test_only_the_first_rank_shows_bars_and_a_group_that_was_there_stays(monkeyp
 def test_a_stage_within_a_stage_is_not_told_twice(tmp_path, monkeypatch):
     stop = tmp_path / "stop"
     monkeypatch.setenv(launch.STOP, os.pathsep.join([str(tmp_path / "never"), str(stop)]))
-    monkeypatch.setattr(launch, "POLL_S", 0.01)
+    monkeypatch.setattr(launch, "POLL_S", 0.1)
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
     try:
-        with launch.listening(), launch.listening():
-            time.sleep(0.1)
-            assert heard == []
-            stop.touch()
-            time.sleep(0.3)
+        with launch.listening():
+            time.sleep(0.05)  # the two would look at other times
+            with launch.listening():
+                time.sleep(0.2)
+                assert heard == []
+                stop.touch()
+                time.sleep(0.3)
         stop.unlink()
         with launch.listening():
-            time.sleep(0.1)
+            time.sleep(0.2)
         assert heard == [True]
     finally:
         signal.signal(signal.SIGINT, before)
