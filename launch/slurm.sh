@@ -15,6 +15,7 @@
 #SBATCH --job-name=r1repro
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.log
@@ -44,7 +45,7 @@ if ((nodes > 1)); then
         (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
     export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    set -- srun --nodes="$nodes" --ntasks="$nodes" --wait=120 \
+    set -- srun --nodes="$nodes" --ntasks="$nodes" --cpus-per-task="${SLURM_CPUS_ON_NODE:-1}" --wait=120 \
         ray symmetric-run --address "$head:$port" --min-nodes "$nodes" -- env RAY_ADDRESS="$head:$port" "$@"
 fi
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import tqdm.auto
 
@@ -157,6 +158,20 @@ def test_a_stage_within_a_stage_is_not_told_twice(tmp_path, monkeypatch):
         assert heard == [True]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_what_was_started_ends_when_its_parent_is_killed(tmp_path):
+    rank = "import os, time; from r1repro.engine import launch; launch.tie(); print(os.getpid(), flush=True); "
+    rank += "time.sleep(60)"
+    parent = "import sys; from pathlib import Path; from r1repro.engine import launch; "
+    parent += f"launch.wait([sys.executable, '-c', {rank!r}], Path({str(tmp_path)!r}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            started = int(process.stdout.readline())
+        finally:
+            process.kill()
+    _until(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE, 10.0)
 
 
 def test_a_rank_ends_with_its_parent(tmp_path):

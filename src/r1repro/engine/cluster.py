@@ -235,6 +235,7 @@ def report() -> str:
 
 def main(words: Sequence[str]) -> int:
     """Start a stage on the ranks of the cluster; returns the exit code."""
+    launch.tie()
     module, file = words[0], Path(words[1])
     told = read_json(file)
     machine = Machine(**told["settings"]["machine"])

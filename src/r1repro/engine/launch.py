@@ -37,7 +37,8 @@ STOP = "R1REPRO_STOP"
 checkpoint.  What a batch system's script has to say reaches ranks on any node so."""
 
 TETHER = "R1REPRO_TETHER"
-"""Environment variable that says that this process ends when its standard input does, that is, with its parent."""
+"""Environment variable that says that this process ends when its standard input does, that is, with its parent: what
+is called again must not find another one that still writes."""
 
 POLL_S = 0.5
 """Ours: seconds between two looks for a file that asks to stop."""
@@ -101,12 +102,14 @@ def wait(words: Sequence[str], place: Path) -> None:
         Refusal: a rank refused, in its words; or the command ended with another code than 0.
         Stopped: it was asked to stop, and has.
     """
-    environment = os.environ | {MARK: "1", STOP: os.pathsep.join(filter(None, [os.environ.get(STOP), _stop(place)]))}
+    environment = os.environ | {MARK: "1", TETHER: "1"}
+    environment[STOP] = os.pathsep.join(filter(None, [os.environ.get(STOP), _stop(place)]))
     process = subprocess.Popen(
-        words, env=environment, stderr=subprocess.PIPE, text=True, bufsize=0, start_new_session=True
-    )
+        words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=0,
+        start_new_session=True,
+    )  # fmt: skip
     last = ""
-    with _Forwarding(process, place) as forwarding, process.stderr:
+    with _Forwarding(process, place) as forwarding, process.stdin, process.stderr:
         for line in process.stderr:
             sys.stderr.write(line)
             last = line.strip(" =\n") or last
@@ -222,7 +225,7 @@ def _bars(shown: bool) -> Iterator[None]:
 
 
 def tie() -> None:
-    """If this process is to end with its parent (`TETHER`), see to it: a rank is not to write beside its successor."""
+    """If this process is to end with its parent (`TETHER`), see to it."""
 
     def hold() -> None:
         while os.read(0, 1):
