@@ -259,6 +259,30 @@ def _kill(folder: Path, kills: str = "4") -> None:
     (folder / "results.json").write_text(json.dumps(results))
 
 
+def _on_aime(place: Path, _) -> None:
+    from r1repro.evals import run  # with all benchmarks, which few tests need
+
+    changes = {"exam.k": 2, "exam.limit": 12, "exam.max_tokens": 24, "machine.max_rows": 2}
+    exam, machine = config.exam("smoke", "AIME 2024", changes)
+    run.run(exam, run.place(place, "AIME 2024"), base.folder("qwen-140k"), machine)
+    run.save_table(place)
+
+
+def _kill_benchmark(folder: Path, kills: str) -> None:
+    """Ask AIME 2024 undisturbed (``whole``), and killed ``kills`` times in all, to the end each time (``torn-<n>``)."""
+    began = time.monotonic()
+    assert _wait(_fork(_on_aime, folder / "whole", folder)) == 0
+    took, left, place = time.monotonic() - began, int(kills), 0
+    while left:
+        place += 1
+        for _ in range(min(left, 4)):
+            child = _fork(_on_aime, folder / f"torn-{place}", folder)
+            time.sleep(random.uniform(0.05, 0.6) * took)
+            os.kill(child, signal.SIGKILL)
+            left -= _wait(child) == -signal.SIGKILL
+        assert _wait(_fork(_on_aime, folder / f"torn-{place}", folder)) == 0
+
+
 def _what_is_left(run: Path, result: str) -> dict:
     manifest = run / "manifest.json"
     return {
@@ -365,7 +389,10 @@ def newest(run: Path) -> Path:
     return checkpoint.folder_of(run, checkpoint.steps_in(run)[-1])
 
 
+PROGRAMS = {
+    "record": _record, "kill": _kill, "kill-benchmark": _kill_benchmark, "peak": _peak,
+    "peak-vocabulary": _peak_vocabulary,
+}  # fmt: skip
+
 if __name__ == "__main__":
-    {"record": _record, "kill": _kill, "peak": _peak, "peak-vocabulary": _peak_vocabulary}[sys.argv[1]](
-        Path(sys.argv[2]), *sys.argv[3:]
-    )
+    PROGRAMS[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -115,8 +115,9 @@ def recorded(folder: Path) -> None:
     if dist.num_ranks() == 2:
         told = [_refused(lambda: dist.led(_refuses)), _refused(lambda: dist.check_enough(1, "questions"))]
         told += [dist.gathered([dist.rank()] * (dist.rank() + 1)), dist.most(dist.rank()), dist.least(dist.rank())]
+        team = [dist.gathered([dist.rank()], 2), dist.stacked(torch.tensor([dist.rank()]), 2).tolist()]
         wide = dist.stacked(torch.full((dist.rank() + 1, 2 + dist.rank()), dist.rank() > 0)).tolist()
-        (folder / f"told-{dist.rank()}.json").write_text(json.dumps([*told, wide]))
+        (folder / f"told-{dist.rank()}.json").write_text(json.dumps([*told, wide, team]))
 
 
 def _refuses():

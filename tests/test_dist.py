@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from r1repro.config import Policy
-from r1repro.engine import checkpoint, dist, fsdp, policy
+from r1repro.engine import checkpoint, dist, export, fsdp, policy
 from r1repro.records import Refusal
 
 TIMEOUT_S = 300
@@ -95,6 +95,14 @@ def test_a_checkpoint_that_is_cut_up_is_verified_as_a_whole(done):
         row.write_bytes(whole)
 
 
+def test_what_is_cut_up_is_exported_as_one_plain_model(done, tmp_path):
+    folder = checkpoint.folder_of(done / "cut-2", 4)
+    plain = load_file(export.export(folder, tmp_path / "plain", dtype="float32") / "model.safetensors")
+    weights = dict(policy.load(folder).named_parameters())
+    assert set(plain) == set(weights) and not (tmp_path / "plain" / "shards").exists()
+    assert all(torch.equal(plain[name], weight) for name, weight in weights.items())
+
+
 def test_fine_tuning_as_a_stage_on_two_ranks(done):
     one, two = (done / f"sft-live-{n}" for n in (1, 2))
     alone, together = (load_file(run / "checkpoints" / "step-000003" / "model.safetensors") for run in (one, two))
@@ -106,11 +114,12 @@ def test_fine_tuning_as_a_stage_on_two_ranks(done):
 
 
 def test_what_ranks_tell_each_other(done):
-    """A refusal of the first is every rank's; things of all come in the order of ranks, the narrower padded."""
+    """A refusal of the first is every rank's; things of all come in the order of ranks, the narrower padded, of
+    a team's ranks those of the first."""
     told = [json.loads((done / f"told-{rank}.json").read_text()) for rank in range(2)]
     few = "questions is 1, fewer than the 2 ranks: start fewer, or raise it"
     stacked = [[False, False, False], [True, True, True], [True, True, True]]
-    assert told[0] == told[1] == ["no", few, [0, 1, 1], 1.0, 0.0, stacked]
+    assert told[0] == told[1] == ["no", few, [0, 1, 1], 1.0, 0.0, stacked, [[0], [0]]]
 
 
 @pytest.mark.parametrize("shape", [dict(weights="lora"), dict(dtype="float16")])
@@ -134,6 +143,17 @@ def test_shares_are_all_of_it_once_and_as_even_as_can_be(monkeypatch, num_ranks,
         shares.append(list(range(count))[dist.share(count)])
     assert sum(shares, []) == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_ranks_of_a_team_have_one_share(monkeypatch):
+    monkeypatch.setattr(dist, "num_ranks", lambda: 4)
+    shares = []
+    for rank in range(4):
+        monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
+        shares.append(list(range(5))[dist.share(5, teams=2)])
+    assert shares == [[0, 1], [0, 1], [2, 3, 4], [2, 3, 4]]
+    with pytest.raises(Refusal, match="machine.tensor_parallel 3 does not divide the 4 ranks"):
+        dist.check_teams(3)
 
 
 def test_with_one_rank_there_is_no_group():

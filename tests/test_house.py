@@ -29,13 +29,13 @@ FLOOR = {  # a module may import r1repro modules from lower floors, or from its 
     "engine": 4,
     "stages": 5, "evals": 5,
     "doctor": 6, "notebooks": 6, "ledger": 6, "leaderboard": 6, "report": 6, "grade": 6, "plots": 6, "show": 6,
-    "chat": 6, "compare": 6, "site": 6, "models": 6, "measures": 6,
+    "chat": 6, "compare": 6, "site": 6, "pack": 6, "models": 6, "measures": 6,
     "measures_arms": 6, "ledger_models": 6, "__main__": 6, "__init__": 6,
 }  # fmt: skip
 # `records` holds the nouns and the refusal: any room may name them, it imports no other.
 FRONT = {
     "chat", "compare", "doctor", "grade", "notebooks", "models", "measures", "measures_arms", "ledger",
-    "ledger_models", "leaderboard", "report", "site", "plots", "show", "__main__",
+    "ledger_models", "leaderboard", "pack", "report", "site", "plots", "show", "__main__",
 }  # fmt: skip
 """Rooms of the top floor that may use each other: all of them only look at finished runs."""
 ONLY_IN = {"torch.distributed": "engine", "ray": "engine", "vllm": "engine"}

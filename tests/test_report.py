@@ -1,16 +1,20 @@
 """The report of runs made up in `test_ledger`: links, well-formed pages, what is published and what is not."""
 
 import base64
+import io
 import json
 import os
 import runpy
+import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from r1repro import ledger, paper, plots, report
+from r1repro import ledger, pack, paper, plots, report
 from r1repro.records import Refusal
 from r1repro.site import claims, material, style
 
@@ -223,7 +227,7 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
     assert folder == root / "reports/smoke"
     names = {os.path.relpath(path, folder) for path in folder.rglob("*") if path.is_file()}
     assert names == {"README.md", "index.html", "samples.html", "ledger.html", "claims.json", "digests.json",
-                     *NOTEBOOKS,
+                     *NOTEBOOKS, *(f"seeds/seed-{seed}.tar.xz" for seed in range(3)),
                      *(f"figures/{name}.png" for name in ZERO)}  # fmt: skip
     for link in Page((folder / "index.html").read_text(encoding="utf-8")).links:
         assert (folder / link.split("#")[0]).exists(), link
@@ -239,6 +243,33 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
         path.read_bytes() for path in folder.rglob("*") if path.suffix in (".html", ".md", ".json", ".ipynb")
     )
     assert str(root).encode() not in everything and b"Not for publishing" not in everything
+
+
+def test_the_published_seeds_make_the_same_report_elsewhere(checkout, tmp_path):
+    """Their executed notebooks are not packed: those of a seed that was run here are published with them."""
+    root, commit = checkout
+    write_world(root / "out", commit=commit, per_level=1)
+    add_notebooks(root / "out")
+    first = json.loads((publish(root) / "claims.json").read_text())
+    for seed in (0, 2):
+        shutil.rmtree(root / "out" / "smoke" / f"seed-{seed}")
+        pack.unpack(root / "reports/smoke/seeds" / f"seed-{seed}.tar.xz", root / "out" / "smoke")
+    folder = publish(root)
+    assert json.loads((folder / "claims.json").read_text()) == first
+    assert "seed-1/notebooks" in (folder / "notebooks/03_r1_zero.ipynb").read_text()
+
+
+def test_a_picture_of_few_colours_is_lighter_and_looks_the_same():
+    figure = plots.Figure(figsize=(5, 3))
+    figure.subplots().plot(range(9), label="a curve")
+    whole = io.BytesIO()
+    figure.savefig(whole)
+    few = base64.b64decode(report.lighter(base64.b64encode(whole.getvalue()).decode()))
+    first, second = (
+        np.array(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (whole.getvalue(), few)
+    )
+    assert len(few) < 0.6 * len(whole.getvalue()) and abs(first - second).mean() < 1
+    assert report.lighter(PICTURE) == PICTURE
 
 
 @pytest.mark.parametrize(

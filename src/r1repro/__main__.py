@@ -172,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     made.set_defaults(run=_grade, out=None)
     verb("report", _report, "join what the runs measured with the paper's numbers, into out/<tier>/report", tier)
     verb("publish", _publish, "make that report the committed one, in reports/<tier>", tier)
+    text = "keep what a seed's runs measured in one file, without the models, to be joined with other seeds"
+    made = verb("pack", _pack, text, tier)
+    made.add_argument("--seed", default="0")
+    made.add_argument("--to", metavar="FILE", help="default: reports/<tier>/seeds/seed-<seed>.tar.xz")
+    made = verb("unpack", _unpack, "put packed seeds under out/<tier>, where report and publish find them", tier)
+    made.add_argument("files", nargs="+", metavar="FILE", help="such as reports/cpu/seeds/*.tar.xz")
     made = verb("leaderboard", _leaderboard, "enter a tier's runs into the race of the README", tier)
     made.add_argument("--name", required=True, help="who or what takes part")
     made = verb("base", _base, "pre-train the tiny base models anew")
@@ -439,6 +445,25 @@ def _publish(arguments) -> None:
 
     config.check_tier(arguments.tier)
     sys.stdout.write(f"{report.publish(arguments.tier, out_folder(), Path('reports'))}\n")
+
+
+def _pack(arguments) -> None:
+    from r1repro import config, pack
+    from r1repro.run import default_folder
+
+    config.check_tier(arguments.tier)
+    seed = _seed(arguments.seed)
+    target = Path(arguments.to or f"reports/{arguments.tier}/seeds/seed-{seed}.tar.xz")
+    sys.stdout.write(f"{pack.pack(default_folder(arguments.tier, seed), target)}\n")
+
+
+def _unpack(arguments) -> None:
+    from r1repro import config, pack
+    from r1repro.run import out_folder
+
+    config.check_tier(arguments.tier)
+    for file in arguments.files:
+        sys.stdout.write(f"{pack.unpack(file, out_folder() / arguments.tier)}\n")
 
 
 def _leaderboard(arguments) -> None:

@@ -4,14 +4,18 @@
 `publish` makes the committed one, and refuses where `Material.problems` finds anything.
 """
 
+import base64
+import binascii
+import io
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
 
-from r1repro import ledger_models, paper, plots
+from r1repro import ledger_models, pack, paper, plots
 from r1repro.models import students_in
 from r1repro.records import Refusal
 from r1repro.run import between_marks, read_json, read_lines, speaking_of, write_json, write_text
@@ -61,7 +65,7 @@ def publish(tier: str, out: Path, reports: Path) -> Path:
     between_marks(readme, "results", "")  # refuses before anything is written
 
     def write(new: Path) -> None:
-        _write(new, content, [], {f"{reports.parent.resolve()}/": ""} | _hidden_from(out))
+        _write(new, content, [], {f"{reports.parent.resolve()}/": ""} | _hidden_from(out), is_published=True)
         for path in sorted((new / "notebooks").glob("*")):
             if path.stat().st_size > LARGEST_NOTEBOOK:
                 raise Refusal(
@@ -99,7 +103,9 @@ def _replace(folder: Path, write: Callable[[Path], None]) -> Path:
 # What is written
 
 
-def _write(folder: Path, content: Material, found: Sequence[str], hide: Mapping[str, str]) -> None:
+def _write(
+    folder: Path, content: Material, found: Sequence[str], hide: Mapping[str, str], is_published: bool = False
+) -> None:
     entries = ledger_models.entries([claim.id for claim in paper.claims()], content.models, zero=content.seeds)
     write_json(folder / "claims.json", entries)
     write_json(folder / "digests.json", digests(content))
@@ -116,6 +122,9 @@ def _write(folder: Path, content: Material, found: Sequence[str], hide: Mapping[
     write_text(folder / "README.md", markdown(content, entries, shown, drawn, notebooks, found))
     write_text(folder / "index.html", page.page(content, entries, shown, drawn, notebooks, asked, found, cells))
     write_text(folder / "ledger.html", ledger.page(content, entries, cells))
+    if is_published:
+        for seed in content.everybody:
+            pack.pack(content.seed_dir(seed.seed), folder / "seeds" / f"seed-{seed.seed}.tar.xz")
 
 
 def draw(name: str, content: Material) -> Figure | None:
@@ -173,10 +182,14 @@ def _write_notebooks(folder: Path, content: Material, hide: Mapping[str, str]) -
 
 
 def _notebooks(content: Material) -> list[Path]:
-    """Executed notebooks in reading order: those of the tier, and those of its first seed."""
-    places = [content.out / content.tier / "notebooks", content.seed_dir(content.seeds[0].seed) / "notebooks"]
-    found = (path for place in places for path in place.glob("*.ipynb") if not path.name.endswith(".running.ipynb"))
+    """Executed notebooks in reading order: those of the tier, and those of its first seed that has any here."""
+    seeds = [_executed(content.seed_dir(seed.seed) / "notebooks") for seed in content.seeds]
+    found = [*_executed(content.out / content.tier / "notebooks"), *next(filter(None, seeds), [])]
     return sorted(found, key=lambda path: path.name)
+
+
+def _executed(place: Path) -> list[Path]:
+    return [path for path in place.glob("*.ipynb") if not path.name.endswith(".running.ipynb")]
 
 
 def static_notebook(notebook: dict, hide: Mapping[str, str] | None = None) -> dict:
@@ -192,7 +205,27 @@ def static_notebook(notebook: dict, hide: Mapping[str, str] | None = None) -> di
     for cell in notebook["cells"]:
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if not _moves(output)]
+            for output in cell["outputs"]:
+                if picture := output.get("data", {}).get("image/png"):
+                    output["data"]["image/png"] = lighter("".join(picture))
     return notebook
+
+
+COLOURS = 128
+"""Ours: of a picture.  Curves and bars have fewer, edges included; a third of the bytes is left."""
+
+
+def lighter(picture: str) -> str:
+    """A PNG in base64 with at most `COLOURS` colours; what is no picture, or gets no smaller, as it was."""
+    small = io.BytesIO()
+    try:
+        whole = base64.b64decode(picture)
+        with Image.open(io.BytesIO(whole)) as image:
+            few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few.save(small, "PNG", optimize=True)
+    except (binascii.Error, UnidentifiedImageError):
+        return picture
+    return base64.b64encode(small.getvalue()).decode() if len(small.getvalue()) < len(whole) else picture
 
 
 def _hidden_from(out: Path) -> dict[str, str]:

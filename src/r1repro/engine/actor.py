@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, checkpoint, fsdp, policy, sampler, vocabulary
+from r1repro.engine import adapters, checkpoint, dist, fsdp, policy, sampler, vocabulary
 from r1repro.engine.serving import Serving
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
@@ -126,6 +126,7 @@ def load(
         policy.recompute_layers_(model)
     words = vocabulary_of(folder, held.template, model.get_input_embeddings().num_embeddings)
     if held.sampler == "vllm":
+        dist.check_teams(machine.tensor_parallel)
         return Actor(model, words, machine, Serving(model, words, held, machine))
     return Actor(model, words, machine, copy=policy.load(folder, held=held, device=machine.device) if shard else None)
 

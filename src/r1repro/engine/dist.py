@@ -58,19 +58,29 @@ def leads() -> bool:
     return rank() == 0
 
 
-def share(count: int) -> slice:
+def share(count: int, teams: int = 1) -> slice:
     """The part of ``count`` things that is this rank's: contiguous, sizes differ by one at most.
+
+    Args:
+        teams: so many ranks with numbers in a row do one share together, all of them all of it.
 
     >>> share(5)
     slice(0, 5, None)
     """
-    return slice(count * rank() // num_ranks(), count * (rank() + 1) // num_ranks())
+    team, number = rank() // teams, max(1, num_ranks() // teams)
+    return slice(count * team // number, count * (team + 1) // number)
 
 
 def check_enough(count: int, what: str) -> None:
     """Refuse work of which some rank would have no part."""
     if count < num_ranks():
         raise Refusal(f"{what} is {count}, fewer than the {num_ranks()} ranks: start fewer, or raise it")
+
+
+def check_teams(size: int) -> None:
+    """Refuse teams that some ranks would be left out of."""
+    if num_ranks() > 1 and num_ranks() % size:
+        raise Refusal(f"machine.tensor_parallel {size} does not divide the {num_ranks()} ranks: choose another")
 
 
 # One rank for all
@@ -140,17 +150,18 @@ def stop(interrupts: Interrupts) -> None:
 # All ranks' things together
 
 
-def gathered(rows: Sequence[Found]) -> list[Found]:
-    """The plain things of all ranks, in the order of ranks, on every rank."""
+def gathered(rows: Sequence[Found], teams: int = 1) -> list[Found]:
+    """The plain things of all ranks, in the order of ranks, on every rank; of a team's ranks those of the first."""
     if num_ranks() == 1:
         return list(rows)
     parts: list[Any] = [None] * num_ranks()
     dist.all_gather_object(parts, list(rows))
-    return [row for part in parts for row in part]
+    return [row for part in parts[::teams] for row in part]
 
 
-def stacked(rows: Tensor) -> Tensor:
-    """The rows of all ranks, in the order of ranks; where theirs are wider, with 0 beyond: (N, ...) or (N, T)."""
+def stacked(rows: Tensor, teams: int = 1) -> Tensor:
+    """The rows of all ranks, in the order of ranks, of a team's ranks those of the first: (N,), or (N, T) as wide as
+    the widest, with 0 beyond."""
     if num_ranks() == 1:
         return rows
     device, kind = rows.device, rows.dtype
@@ -162,7 +173,8 @@ def stacked(rows: Tensor) -> Tensor:
     padded[tuple(slice(0, length) for length in rows.shape)] = rows
     parts = [torch.empty_like(padded) for _ in range(num_ranks())]
     dist.all_gather(parts, padded)
-    return torch.cat([part[: int(size[0])] for part, size in zip(parts, sizes, strict=True)]).to(device, kind)
+    whole = [part[: int(size[0])] for part, size in zip(parts, sizes, strict=True)]
+    return torch.cat(whole[::teams]).to(device, kind)
 
 
 def total(value: Tensor) -> Tensor:

@@ -115,15 +115,15 @@ def train(
         for index in tqdm(range(first, cfg.num_rollouts), initial=first, total=cfg.num_rollouts, desc="rollouts"):
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
-            mine = questions[dist.share(len(questions))]
+            mine = questions[dist.share(len(questions), machine.tensor_parallel)]
             with Grading(rewards, mine, actor.texts) as grading:
                 samples = actor.sample(
                     mine, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
                     temperature=cfg.temperature, when_done=grading.begin,
                 )  # fmt: skip
                 watch.lap("time/rollout_s")
-                asked, texts, totals, parts = grading.end()
-            samples = of_all_ranks(samples)
+                asked, texts, totals, parts = grading.end(machine.tensor_parallel)
+            samples = of_all_ranks(samples, machine.tensor_parallel)
             watch.lap("time/reward_s")
             rollout = _compare(actor, actor.vocabulary.prompts(questions), samples, totals, reference, cfg, machine)
             rollout = critic.judged(rollout, totals)
@@ -186,19 +186,20 @@ class Grading:
         asked = [question] * len(texts)
         return asked, texts, *combine.total(self._rewards, asked, texts)
 
-    def end(self) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
+    def end(self, teams: int = 1) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
         """Question, text and total of each output, and the scores of each reward, of all ranks; waits for those under
         way."""
-        found = dist.gathered([self._found[q].result() for q in range(len(self._questions))])
+        found = dist.gathered([self._found[q].result() for q in range(len(self._questions))], teams)
         asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
         return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
 
 
-def of_all_ranks(samples: sampler.Samples) -> sampler.Samples:
-    """The outputs of all ranks, in the order of the questions, no wider than the longest."""
+def of_all_ranks(samples: sampler.Samples, teams: int = 1) -> sampler.Samples:
+    """The outputs of all ranks, in the order of the questions, no wider than the longest; ranks that share one copy of
+    vLLM's weights sampled the same."""
     width = int(dist.most(samples.length_N.max()))
     narrow = [samples.tokens_NT[:, :width], samples.logp_NT[:, :width], samples.length_N, samples.truncated_N]
-    return sampler.Samples(*map(dist.stacked, narrow))
+    return sampler.Samples(*(dist.stacked(rows, teams) for rows in narrow))
 
 
 class Watch:
