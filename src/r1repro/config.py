@@ -810,6 +810,10 @@ TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Tier -> its base, how it is held, and where; tiers of the tiny world have the defaults."""
 
+TIER_GPUS = {"gpu": 1, "node": 8, "cluster": 64, "paper": 512}
+"""Tier -> GPUs that a plan reckons with where none are named: ours, but for the paper's (hyperparameters.csv,
+r1_zero_rl compute: 64 x 8)."""
+
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
     "steps_per_rollout": "fewer mini-batches a rollout: still off-policy, so that ratio and clip matter",
