@@ -11,7 +11,7 @@ from bench.run import RESULTS
 from r1repro import __main__ as cli
 from r1repro import config, students
 from r1repro.config import Policy
-from r1repro.engine import devices, forecast, gauge, lengths, mixture, paper_plan, plan, planner, policy, shapes
+from r1repro.engine import advice, devices, forecast, gauge, lengths, mixture, paper_plan, plan, planner, policy, shapes
 from r1repro.records import Refusal
 from r1repro.run import read_json
 from r1repro.tinyworld import base
@@ -267,7 +267,7 @@ def test_the_limit_is_named(changes, limit):
 def test_what_is_to_be_changed_makes_it_fit(changes):
     s = planned(**changes)
     assert planner.shortage(s) > 0
-    differs, other = planner.mended(s)
+    differs, other = advice.mended(s)
     assert planner.shortage(other) <= 0
     again = config.parse_overrides(differs)
     assert planner.shortage(planned(**changes | {"overrides": changes.get("overrides", {}) | again})) <= 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from r1repro import config, paper, students
-from r1repro.engine import devices, planner, shapes
+from r1repro.engine import advice, devices, planner, shapes
 from r1repro.engine.planner import Job, Place, Setting
 from r1repro.records import Refusal
 from r1repro.tinyworld import base
@@ -128,12 +128,12 @@ def setting(
         job = replace(job, mean=mean_tokens)
     place = Place(device=device, gpus=config.TIER_GPUS[tier] if gpus is None else gpus, per_node=per_node)
     found = Setting(shape=shape, held=made.policy, machine=made.machine, job=job, place=place)
-    planner.check(found)
+    advice.check(found)
     if made.policy.dtype == "bfloat16" and device.dtype != "bfloat16":
         raise Refusal(f"{device.title} computes in no bfloat16: set policy.dtype={device.dtype}")
     if "machine.tensor_parallel" in given or not job.sampled:
         return found
-    widths = [t for t in (1, 2, 4, 8) if t == 1 or planner.may_divide(found, t)]
+    widths = [t for t in (1, 2, 4, 8) if t == 1 or advice.may_divide(found, t)]
     tried = [replace(found, machine=replace(found.machine, tensor_parallel=t)) for t in widths]
     fitting = [one for one in tried if fits(one)]
     if not fitting:
@@ -195,7 +195,7 @@ def lines(s: Setting, title: str, price: float) -> Iterator[str]:
         Refusal: it does not fit, whatever is set.
     """
     lacks = planner.shortage(s)
-    mended = planner.mended(s) if lacks > 0 else None
+    mended = advice.mended(s) if lacks > 0 else None
     if lacks > 0 and not mended:
         raise Refusal(cannot_fit(s, lacks))
     yield from _heading(s, title)
@@ -217,11 +217,11 @@ def fits(s: Setting) -> bool:
 
 def cannot_fit(s: Setting, lacks: float) -> str:
     ways = []
-    if count := planner.needed_gpus(s):
+    if count := advice.needed_gpus(s):
         ways.append(f"--gpus {count}")
     for device in sorted(devices.devices().values(), key=lambda d: d.memory):
         other = replace(s, place=replace(s.place, device=device))
-        if device.memory > s.place.device.memory and planner.mended(other):
+        if device.memory > s.place.device.memory and advice.mended(other):
             ways.append(f"--gpu {device.name}")
             break
     ways = ways or ["a smaller student, or a lower cap of outputs"]
@@ -317,13 +317,16 @@ def _limit(s: Setting, mended: tuple[Sequence[str], Setting] | None) -> Iterator
         yield f"limit: memory, {planner.shortage(s) / 1e9:.1f} GB too few"
         took = " to ".join(_amount(x) for x in hours)
         yield f"change: --set {' '.join(mended[0])} fits, with {left:.1f} GB to spare; {took} GPU-hours"
+        count = advice.needed_gpus(s) if other.held != s.held else None
+        if count:
+            yield f"  or --gpus {count}, all weights trained"
         return
     yield f"limit: {name}, {low:.0%} to {high:.0%} of the time"
     if s.job.sampled and s.held.sampler == "vllm":
         rows, most = planner.side_by_side(s), min(s.machine.max_rows, s.job.sampled / s.copies)
         if rows < 0.95 * most:
             yield f"  keys and values have room for {rows:.0f} outputs side by side, of {most:.0f}"
-    if better := planner.faster(s):
+    if better := advice.faster(s):
         yield f"change: --set {' '.join(better[0])} saves {better[1]:.0%} of the time at worst"
     else:
         yield "change: no single setting saves a twentieth of the time; more GPUs share it"
@@ -347,10 +350,10 @@ def context_lines(s: Setting) -> Iterator[str]:
     times = [planner.total(planner.cycle(other, best)) for best in (True, False)]
     if fits(other):
         yield f"  fits as set; {times[0]:,.0f} to {times[1]:,.0f} s in the place of the above"
-    elif mended := planner.mended(other):
+    elif mended := advice.mended(other):
         yield f"  fits with --set {' '.join(mended[0])}"
     else:
-        count = planner.needed_gpus(other)
+        count = advice.needed_gpus(other)
         yield f"  does not fit on {s.place.gpus} of these GPUs" + (f"; on {count} it does" if count else "")
 
 
