@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--stage", default="rl", help="rl, sft, evaluate or sampling (default: rl)")
     made.add_argument("--gpus", help="how many (default: the tier's)")
     made.add_argument("--gpus-per-node", default="8", help="in one machine (default: 8)")
-    made.add_argument("--gpu", help="such as h100, h200, a100, rtx4090 (default: h100; at tier gpu rtx4090)")
+    made.add_argument("--gpu", help="such as h100, h200, a100, rtx4090 (default: the tier's)")
     made.add_argument("--price", default="2", help="of a GPU and hour (default: 2, the paper's)")
     made.add_argument("--mean-tokens", help="of an output (default: by the paper's)")
     made.add_argument("--examples", help="of SFT (default: the paper's 804,745)")

@@ -13,8 +13,9 @@ from r1repro.tinyworld import base
 
 STAGES = ("rl", "sft", "evaluate", "sampling")
 
-USUAL_GPU = "h100"
-"""Ours: where no GPU is named; for the tier gpu ``rtx4090``, which its profile of 24 GB is for."""
+USUAL_GPU = {"gpu": "rtx4090", "node": "h100", "cluster": "h100", "paper": "h800"}
+"""Tier -> its GPU where none is named.  Ours, the first by its profile of 24 GB, but for the paper's
+(hyperparameters.csv, r1_zero_rl compute)."""
 
 BIG = {"policy.weights": "full", "policy.sampler": "vllm", "machine.device": "cuda"}
 """Where the tier says nothing: the paper trains all weights."""
@@ -40,7 +41,7 @@ def usual_length(stage: str, cap: int) -> float:
     that of its 800,000 examples, evaluation and sampling: that of mathematics among them (v2 Table 5).
 
     >>> round(usual_length("rl", 32768)), usual_length("sft", 32768), usual_length("sft", 1000)
-    (6076, 5355.3, 500.0)
+    (6061, 5355.3, 500.0)
     """
     rows = {row["domain"]: float(row["avg_tokens"]) for row in paper.table("v2_table5_sft_data")}
     if stage == "rl":
@@ -103,7 +104,7 @@ def setting(
     if stage not in STAGES:
         raise Refusal(f"no stage {stage!r} to plan: choose one of {', '.join(STAGES)}")
     model = config.TIER_MODEL.get(tier, {})
-    device = devices.device(gpu or ("rtx4090" if tier == "gpu" else USUAL_GPU))
+    device = devices.device(gpu or USUAL_GPU[tier])
     student = student or model.get("", {}).get("base") or "qwen-32b"
     shape, given = shape_of(student), dict(overrides or {})
     profile = max((size for size in config.PROFILES if size * 1e9 <= device.memory), default=min(config.PROFILES))
@@ -275,10 +276,10 @@ def _memory(s: Setting) -> Iterator[str]:
 def _time(s: Setting) -> Iterator[str]:
     best, worst = planner.cycle(s, True), planner.cycle(s, False)
     what = f"a rollout with {s.job.steps} updates" if s.job.reads else "a step" if s.job.trained else "all outputs"
-    yield _row(f"time of {what}, s", "at best", "at worst", "waits mostly for")
+    yield _row(f"time of {what}, s", "at best", "at worst", after="waits mostly for")
     for part in best:
         waits = max(worst[part], key=worst[part].get)
-        yield _row(f"  {part}", *(f"{sum(x[part].values()):.1f}" for x in (best, worst)), waits)
+        yield _row(f"  {part}", *(f"{sum(x[part].values()):.1f}" for x in (best, worst)), after=waits)
     yield _row("  in all", *(f"{planner.total(x):.1f}" for x in (best, worst)))
 
 
@@ -357,5 +358,5 @@ def context_lines(s: Setting) -> Iterator[str]:
         yield f"  does not fit on {s.place.gpus} of these GPUs" + (f"; on {count} it does" if count else "")
 
 
-def _row(first: str, *cells: object) -> str:
-    return f"{first:48}" + "".join(f"{cell!s:>14}" for cell in cells[:2]) + (f"   {cells[2]}" if len(cells) > 2 else "")
+def _row(first: str, *cells: object, after: str = "") -> str:
+    return f"{first:44}{''.join(f'{cell!s:>12}' for cell in cells)}   {after}".rstrip()

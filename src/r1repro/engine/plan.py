@@ -94,11 +94,13 @@ def trained_weights(shape: Shape, held: Policy) -> int:
 
 
 def update_bytes(shape: Shape, held: Policy, work: Work) -> dict[str, float]:
-    """What an update takes beyond that at its peak: part -> bytes.
+    """What an update takes beyond that at its peak: part -> bytes."""
+    return max(update_phases(shape, held, work), key=lambda phase: sum(phase.values()))
 
-    That is where the backward pass begins; where layers are computed again and prompts are longer than outputs, it may
-    be where they are.
-    """
+
+def update_phases(shape: Shape, held: Policy, work: Work) -> list[dict[str, float]]:
+    """What it takes where the backward pass begins, where the optimiser steps, and, where layers are computed again,
+    where those of the prompts are: part -> bytes of each."""
     size, layer = BYTES[held.dtype], kept_by_layer(shape)
     at_once = min(work.tokens, max(1, work.logits_at_once // shape.vocabulary))
     logits, head = 2.0 * SINGLE * at_once * shape.vocabulary, SINGLE * shape.head * (held.weights == "full")
@@ -125,12 +127,12 @@ def update_bytes(shape: Shape, held: Policy, work: Work) -> dict[str, float]:
     elif held.dtype != "float32":
         parts["weights for products"] = float(size * shape.parameters)
     parts["ends of the model"] = SINGLE * 4.0 * shape.width * work.tokens  # embedding, last norm, gradient of the head
-    if work.recompute:  # or later: of the outputs all gradients are there, and prompts are computed again
-        later = {"inputs of prompts": parts["inputs of prompts"]}
-        later["a layer of prompts computed again"] = float(size * (layer + shape.inner) * prompts)
-        later["gradients"] = float(SINGLE * trained_weights(shape, held))
-        return max(parts, later, key=lambda phase: sum(phase.values()))
-    return parts
+    gradients = {"gradients": float(SINGLE * trained_weights(shape, held))}
+    phases = [parts, gradients | {"a root of moments": float(SINGLE * max(shape.head, shape.width * shape.inner))}]
+    if work.recompute:  # between them: of the outputs all gradients are there, and prompts are computed again
+        again = {"a layer of prompts computed again": float(size * (layer + shape.inner) * prompts)}
+        phases.append({"inputs of prompts": parts["inputs of prompts"]} | again | gradients)
+    return phases
 
 
 def cache_bytes(shape: Shape, held: Policy, tokens: float) -> float:

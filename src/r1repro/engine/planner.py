@@ -135,15 +135,16 @@ def update_bytes(s: Setting) -> dict[str, float]:
         prompt_tokens=math.ceil(s.job.question), micro_batches=2, logits_at_once=s.machine.logits_at_once,
         recompute=s.machine.recompute, has_reference=s.job.has_reference,
     )  # fmt: skip
-    parts = plan.update_bytes(s.shape, s.held, work)
+    phases = [phase for phase in plan.update_phases(s.shape, s.held, work) if "a root of moments" not in phase]
     if s.is_sharded:
         layer, head = s.shape.linear / s.shape.layers, s.shape.head
-        parts["gradients"] /= s.place.gpus
-        parts.pop("weights for products", None)
-        # This one and the next, its gradient as it comes and in single precision on its way to the ranks' sum.
-        parts["layers gathered whole"] = (3 * s.size + plan.SINGLE) * layer
-        parts["embedding and head gathered whole"] = s.size * s.shape.others + plan.SINGLE * head
-    return parts
+        for parts in phases:
+            parts["gradients"] /= s.place.gpus
+            parts.pop("weights for products", None)
+            # This one and the next, its gradient as it comes and in single precision on its way to the ranks' sum.
+            parts["layers gathered whole"] = (3 * s.size + plan.SINGLE) * layer
+            parts["embedding and head gathered whole"] = s.size * s.shape.others + plan.SINGLE * head
+    return max(phases, key=lambda parts: sum(parts.values()))
 
 
 def vllm_bytes(s: Setting) -> dict[str, float]:
@@ -169,6 +170,9 @@ def memory(s: Setting) -> dict[str, dict[str, float]]:
         phases["rollout"] = static | plan.sampling_bytes(s.shape, s.held, work)
     if s.job.trained:
         phases["update"] = static | update_bytes(s)
+        own = plan.SINGLE * plan.trained_weights(s.shape, s.held) / (s.place.gpus if s.is_sharded else 1)
+        # torch's AdamW takes the roots of all second moments at a time on a GPU.
+        phases["step"] = static | {"gradients": own, "roots of moments": own}
     return phases
 
 
