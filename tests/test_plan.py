@@ -292,6 +292,7 @@ def test_the_papers_hours_stand_beside_what_is_predicted():
     [
         (["--tier", "huge"], ["'huge'", "cluster"]),
         (["--tier", "cpu"], ["cpu", "gpu, node, cluster, paper"]),
+        (["--tier", "paper", "--gpus", "64"], ["paper", "--student"]),
         (["--tier", "node", "--gpu", "h1000"], ["'h1000'", "h100"]),
         (["--tier", "node", "--student", "gpt-5"], ["'gpt-5'", "qwen-32b"]),
         (["--tier", "node", "--stage", "dream"], ["'dream'", "sft"]),

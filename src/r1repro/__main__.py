@@ -427,6 +427,8 @@ def _plan(arguments) -> int:
 
     price = _price("--price", arguments.price)
     if arguments.tier == "paper" and not arguments.student:
+        if arguments.gpu or arguments.gpus or arguments.set or arguments.stage != "rl":
+            raise Refusal("tier paper plans the paper's own runs, on its own GPUs: give --student to plan another")
         sys.stdout.write("".join(f"{line}\n" for line in paper_plan.lines(price)))
         return 0
     names = ("gpus", "gpus_per_node", "mean_tokens", "examples")
