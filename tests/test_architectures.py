@@ -108,4 +108,4 @@ def test_a_machine_may_compute_layers_twice(recompute, tmp_path):
     model.model.layers[0].mlp.up_proj.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     asked = (PROMPTS, *some_outputs())
     policy.backward_(model, *asked, lambda logp_NT, rows: logp_NT.sum(), temperature=1.0, max_tokens=10**6)
-    assert len(calls) == (4 if recompute else 3)  # common beginning, prompts, outputs (twice)
+    assert len(calls) == (6 if recompute else 3)  # common beginning, prompts, outputs; all of them twice

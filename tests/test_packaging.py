@@ -44,6 +44,10 @@ def test_the_wheel_ships_the_base_model_and_the_tokenizer(names):
     assert [name for name in names if "/assets/" in name and "tokenizer" in name]
 
 
+def test_the_wheel_ships_the_tables_of_devices(names):
+    assert {f"r1repro/engine/{name}.csv" for name in ("devices", "assumptions")} <= names
+
+
 def test_the_wheel_ships_every_module(names):
     modules = {f"r1repro/{name}" for name in below(TOP / "src" / "r1repro") if name.endswith(".py")}
     assert modules and modules <= names

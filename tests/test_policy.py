@@ -128,6 +128,24 @@ def test_layers_that_are_computed_twice_give_the_same_gradient(kind):
     assert calls.count(2) > calls.count(1)  # the layer's inside was computed once more
 
 
+def test_a_step_runs_the_prompts_that_it_asks():
+    """Of three prompts one is asked: the others go through no layer, and change nothing."""
+    model, tokens = models.build(), []
+    _, tokens_NT, length_N = outputs(1, 4)
+    tokens_NT, length_N = tokens_NT.repeat(3, 1), length_N.repeat(3)
+    how = (some_loss(torch.ones(3, 7).double()),), dict(temperature=1.0, max_tokens=100)
+    alone_NT = policy.backward_(model, [[5, 6, 7, 2]], torch.zeros(3).long(), tokens_NT, length_N, *how[0], **how[1])
+    expected = gradients(model)
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    prompts = [[9] * 30, [5, 6, 7, 2], [8] * 40]
+    asked_NT = policy.backward_(model, prompts, torch.ones(3).long(), tokens_NT, length_N, *how[0], **how[1])
+    torch.testing.assert_close(asked_NT, alone_NT, **EXACT)
+    torch.testing.assert_close(gradients(model), expected, **EXACT)
+    assert sum(tokens) == 3 + int(length_N.sum()), "the prompt without its last token, and the outputs"
+
+
 def test_half_precision_scales_its_loss_and_leaves_no_step_out(tmp_path):
     """A loss of 1e-9 has gradients that float16 cannot hold, one of 1e4 has ones that are too large when scaled up."""
     question_N, tokens_NT, length_N = outputs(3, 2)

@@ -162,6 +162,17 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--url", required=True, help="of a server that speaks OpenAI's protocol")
     made.add_argument("--model", required=True, help="as that server calls it")
     made.add_argument("--to", required=True, metavar="FOLDER", help="folder that the settings are written to")
+    text = "memory, time and cost of a stage on GPUs before it runs, what limits it, what to change"
+    made = verb("plan", _plan, text, tier)
+    made.add_argument("--student", help="such as qwen-32b, or a folder with a config.json (default: the tier's base)")
+    made.add_argument("--stage", default="rl", help="rl, sft, evaluate or sampling (default: rl)")
+    made.add_argument("--gpus", help="how many (default: the tier's)")
+    made.add_argument("--gpus-per-node", default="8", help="in one machine (default: 8)")
+    made.add_argument("--gpu", help="such as h100, h200, a100, rtx4090 (default: the tier's)")
+    made.add_argument("--price", default="2", help="of a GPU and hour (default: 2, the paper's)")
+    made.add_argument("--mean-tokens", help="of an output (default: by the paper's)")
+    made.add_argument("--examples", help="of SFT (default: the paper's 804,745)")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as machine.tensor_parallel=4")
     made = verb("compare", _compare, "what differs between two runs, in what was asked and in what came out")
     made.add_argument("first", metavar="RUN", help="folder of a run, the one that has a manifest.json")
     made.add_argument("second", metavar="RUN", help="folder of the other")
@@ -388,7 +399,8 @@ def _price(name: str, text: str) -> float:
     except ValueError:
         price = -1.0
     if not 0 <= price < float("inf"):
-        raise Refusal(f"{name} {text!r} is no price: give what a million tokens cost, such as 10")
+        of = "an hour of a GPU costs, such as 2" if name == "--price" else "a million tokens cost, such as 10"
+        raise Refusal(f"{name} {text!r} is no price: give what {of}")
     return price
 
 
@@ -413,6 +425,31 @@ def _export_aider(arguments) -> None:
     from r1repro.evals import exports
 
     sys.stdout.write(f"{exports.save_aider(arguments.to, arguments.model, arguments.url)}\n")
+
+
+def _plan(arguments) -> int:
+    from r1repro import config
+    from r1repro.engine import forecast, paper_plan
+
+    price = _price("--price", arguments.price)
+    if arguments.tier == "paper" and not arguments.student:
+        if arguments.gpu or arguments.gpus or arguments.set or arguments.stage != "rl":
+            raise Refusal("tier paper plans the paper's own runs, on its own GPUs: give --student to plan another")
+        sys.stdout.write("".join(f"{line}\n" for line in paper_plan.lines(price)))
+        return 0
+    names = ("gpus", "gpus_per_node", "mean_tokens", "examples")
+    given = {
+        name: None if text is None else _whole(f"--{name.replace('_', '-')}", text)
+        for name, text in ((name, getattr(arguments, name)) for name in names)
+    }
+    setting = forecast.setting(
+        arguments.tier, arguments.student, arguments.stage, gpus=given["gpus"], per_node=given["gpus_per_node"],
+        gpu=arguments.gpu, overrides=config.parse_overrides(arguments.set), mean_tokens=given["mean_tokens"],
+        examples=given["examples"],
+    )  # fmt: skip
+    title = f"{arguments.stage} at tier {arguments.tier}"
+    sys.stdout.write("".join(f"{line}\n" for line in list(forecast.lines(setting, title, price))))
+    return 0 if forecast.fits(setting) else 1
 
 
 def _compare(arguments) -> None:

@@ -873,6 +873,10 @@ TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
 weights are trained: in single precision with AdamW's moments and gradients 16 bytes each, which 8 and 32 ranks share
 (15 GB a GPU of 7.6 billion, 16 GB of 32.8 billion).  **By estimate, not run on a GPU.**"""
 
+TIER_GPUS = {"gpu": 1, "node": 8, "cluster": 64, "paper": 512}
+"""Tier -> GPUs that a plan reckons with where none are named: ours, but for the paper's (hyperparameters.csv,
+r1_zero_rl compute: 64 x 8)."""
+
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
     "steps_per_rollout": "fewer mini-batches a rollout: still off-policy, so that ratio and clip matter",

@@ -9,6 +9,7 @@ repeated prompts.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,26 @@ class Prefix:
         return [t.transpose(0, 1)[:, self.mask_QP].unsqueeze(0) for t in (*self.keys, *self.values)]
 
 
+class _Repeatable(DynamicCache):
+    """A cache that a layer may be put through twice, as where it is computed again for the gradient: what comes the
+    second time is answered as the first time, and not kept."""
+
+    def __init__(self, model: PreTrainedModel, keys: list[Tensor], values: list[Tensor]):
+        super().__init__(config=model.config)
+        self._there, self._grown = list(zip(keys, values, strict=True)), set()
+        for layer, (k, v) in enumerate(self._there):
+            super().update(k, v, layer)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
+        if layer_idx not in self._grown:
+            self._grown.add(layer_idx)
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if not self._there:
+            return key_states, value_states
+        keys, values = self._there[layer_idx]
+        return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """What prompts begin with: its tokens, and their keys and values, one tensor a layer (1, heads, tokens, width)."""
@@ -191,7 +212,7 @@ def beginning(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Begin
     tokens = list(prompts[0][: int(dist.least(length)) if fsdp.is_cut(model) else length])
     if not tokens:
         return Beginning([], [], [])
-    cache = DynamicCache(config=model.config)
+    cache = _Repeatable(model, [], [])
     inputs = torch.tensor([tokens], device=model.device)
     end = model.base_model(input_ids=inputs, past_key_values=cache, use_cache=True).last_hidden_state
     return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], (end,))
@@ -201,9 +222,8 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
     """Run Q prompts through the model, their common beginning once, or not at all where it is given."""
     common = common or beginning(model, prompts)
     num_common = len(common.tokens)
-    cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(zip(common.keys, common.values, strict=True)):
-        cache.update(keys.expand(len(prompts), -1, -1, -1), values.expand(len(prompts), -1, -1, -1), layer)
+    many = (len(prompts), -1, -1, -1)
+    cache = _Repeatable(model, [k.expand(many) for k in common.keys], [v.expand(many) for v in common.values])
     tails = [list(p[num_common:-1]) for p in prompts]
     width = max(map(len, tails))
     length_Q = torch.tensor([len(p) - 1 for p in prompts])
@@ -290,20 +310,22 @@ Read = Callable[..., Tensor]
 
 
 def recompute_layers_(model: PreTrainedModel) -> None:
-    """Keep the input of each layer alone in an update, and compute the rest once more for the gradient.
+    """Keep the input of each layer alone in an update, of prompts and of outputs, and compute the rest once more for
+    the gradient.
 
-    transformers' own switch takes the cache away from the layers, and with it the prompts of `attention.PackedCache`.
+    transformers' own switch takes the cache away from the layers, and with it what they see of the prompts.
     """
     layers = next(module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList))
 
     def again(plain: Callable, *args, **kwargs):
-        packed = any(isinstance(x, attention.PackedCache | attention.Alone) for x in (*args, *kwargs.values()))
-        if not torch.is_grad_enabled() or not packed:
+        given = (*args, *kwargs.values())
+        packed = any(isinstance(x, attention.PackedCache | attention.Alone) for x in given)
+        if not torch.is_grad_enabled() or not (packed or any(isinstance(x, _Repeatable) for x in given)):
             return plain(*args, **kwargs)
 
         def forward(*args):
-            with attention.used_by(model, attention.PACKED):  # also when the gradient asks for it, long after
-                return plain(*args, **kwargs)
+            with attention.used_by(model, attention.PACKED) if packed else nullcontext():
+                return plain(*args, **kwargs)  # also when the gradient asks for it, long after
 
         return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False)
 
@@ -447,7 +469,8 @@ SCALES = (2.0**14, 2.0**10, 2.0**6, 4.0, 2.0**-2, 2.0**-6)
 def _backward_(
     model, prompts, question_N, tokens_NT, length_N, loss_of, *, temperature, max_tokens, logits_at_once, read
 ) -> Tensor:
-    shared = prefix(model, prompts)
+    asked, question_N = question_N.unique(return_inverse=True)  # of a rollout's prompts a step asks some
+    shared = prefix(model, [prompts[q] for q in asked.tolist()])
     keys_values = shared.end_to_end()
     leaves = [t.detach().requires_grad_() for t in keys_values]
     out_NT = torch.zeros(tokens_NT.shape, dtype=likelihood.precise(model.dtype))

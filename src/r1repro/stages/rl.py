@@ -262,7 +262,6 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
     advantage_N = rollout.advantage_N[rows]
     mine = dist.share(len(rows))
     on_device = [x[mine].to(actor.device) for x in (old_NT, ref_NT, advantage_N, weight_NT)]
-    prompts, question_N = asked_of(rollout, rows[mine])
     losses: dict[int, Tensor] = {}
 
     def loss_of(logp_NT: Tensor, some: Tensor) -> Tensor:
@@ -276,7 +275,8 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         return loss
 
     logp_NT = policy.backward_(
-        actor, prompts, question_N, rollout.tokens_NT[rows[mine]], rollout.length_N[rows[mine]], loss_of,
+        actor, rollout.prompts, rollout.question_N[rows[mine]], rollout.tokens_NT[rows[mine]],
+        rollout.length_N[rows[mine]], loss_of,
         temperature=cfg.temperature, max_tokens=machine.micro_batch_tokens, logits_at_once=machine.logits_at_once,
     )  # fmt: skip
     dist.add_gradients_(actor)
@@ -300,14 +300,6 @@ def update_(actor, optimizer, rollout: Rollout, rows: Tensor, cfg: RL, machine: 
         "tokens/trained": float(on_NT.sum()),
         "time/update_s": time.monotonic() - started,
     }
-
-
-def asked_of(rollout: Rollout, rows: Tensor) -> tuple[list[list[int]], Tensor]:
-    """The prompts that a rank's outputs answer, and which of them each does; with one rank all of the rollout's."""
-    if dist.num_ranks() == 1:
-        return rollout.prompts, rollout.question_N[rows]
-    asked, question_N = rollout.question_N[rows].unique(return_inverse=True)
-    return [rollout.prompts[q] for q in asked.tolist()], question_N
 
 
 def _post_mortem(run: Run, step: int, rollout: Rollout, rows: Tensor, error: str) -> str:
