@@ -364,19 +364,29 @@ def test_shards_that_vanish_are_no_finished_run(tmp_path):
     assert not read_json(tmp_path / "run" / "manifest.json")["exit"]
 
 
-def test_several_workers_open_a_run_that_is_not_there(tmp_path):
-    barrier, runs = threading.Barrier(4), []
+def test_several_workers_begin_a_run_at_the_same_moment(tmp_path, alone):
+    barrier, made = threading.Barrier(4), []
 
-    def opened():
+    def worker():
         barrier.wait()
-        runs.append(Stage(tmp_path / "run").run.manifest)
+        made.extend(Stage(tmp_path / "run").go().made)
 
-    threads = [threading.Thread(target=opened) for _ in range(4)]
+    threads = [threading.Thread(target=worker) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(runs) == 4 and all(run == runs[0] for run in runs)
+    assert sorted(made) == [0, 3, 6, 9] and left(tmp_path / "run") == alone
+
+
+def test_a_process_that_is_gone_from_this_machine_is_not_waited_for(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with shards.Claims(tmp_path, 60.0) as claims:
+        host, _, token = claims.who.split(":")
+        for name, who in (("a", f"{host}:{gone.pid}:{token}"), ("b", f"another:{gone.pid}:{token}"), ("c", "")):
+            (tmp_path / f"{name}.claim-1").write_text(f"{who}\n")
+        assert [claims.take(name, 1) for name in "abc"] == [True, False, False]
 
 
 # --- the stages themselves

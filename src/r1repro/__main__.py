@@ -83,14 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--model", help="folder, run, base or organisation/name of a hub (default: the seed's Dev2)")
     made.add_argument("--run-dir", help="folder for the examples (default: where notebook 06 looks for them)")
     made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rejection.max_tokens=4096")
-    made = verb(
-        "distill", _distill, "teach a student by traces of a teacher, evaluate it, write it as a plain model", tier
-    )
-    made.add_argument("--student", required=True, help="such as qwen-0.5b, or a folder in Hugging Face form")
-    made.add_argument("--traces", required=True, help="file of JSON lines or Parquet, or a folder of such files")
-    made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
-    made.add_argument("--seed", default="0")
-    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
+    text = "teach a student by traces of a teacher, evaluate it, write it as a plain model"
+    for made in (
+        verb("distill", _distill, text, tier),
+        verb("tokenise", _tokenise, "turn traces into token ids, for `distill` with the same words", tier, many),
+    ):
+        made.add_argument("--student", required=True, help="such as qwen-0.5b, or a folder in Hugging Face form")
+        made.add_argument("--traces", required=True, help="file of JSON lines or Parquet, or a folder of such files")
+        made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
+        made.add_argument("--seed", default="0")
+        made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
     text = "evaluate a model by the protocol of section 3, on benchmarks of the paper or on questions of ours"
     made = verbs.add_parser("evaluate", parents=[tier, many], help=text, description=text)  # its --out is its own
     made.add_argument("--model", required=True, help="folder, run, base such as tiny-1m, or organisation/name of a hub")
@@ -295,6 +297,18 @@ def _distill(arguments) -> None:
     overrides = config.parse_overrides(arguments.set)
     settings = config.distill(arguments.tier, arguments.student, _seed(arguments.seed), overrides)
     sys.stdout.write(f"{distill.start(settings, arguments.run_dir, arguments.traces)}\n")
+
+
+def _tokenise(arguments) -> None:
+    from r1repro import config
+    from r1repro.engine import work
+    from r1repro.stages import distill
+
+    overrides = config.parse_overrides(arguments.set)
+    settings = config.distill(arguments.tier, arguments.student, _seed(arguments.seed), overrides)
+    if arguments.shared:
+        work.check_seen(arguments.run_dir)
+    sys.stdout.write(f"{distill.tokenise(settings, arguments.run_dir, arguments.traces)}\n")
 
 
 def _evaluate(arguments) -> None:

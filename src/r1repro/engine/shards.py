@@ -19,8 +19,9 @@ Of clocks: the age of a claim lies between two times that the file system set, o
 worker has just touched.  On NFS both are the server's; elsewhere each may be that of the machine that touches (Lustre),
 and those should agree to within a part of the lease.
 
-A wrong guess costs time and nothing else: a shard of a worker that was thought dead is made twice, and one is thrown
-away.  A worker that hangs and does not die keeps its claim: kill it.
+A claim of a process that this machine had and has no more is old at once.  A wrong guess costs time and nothing else: a
+shard of a worker that was thought dead is made twice, and one is thrown away.  A worker that hangs and does not die
+keeps its claim: kill it.
 """
 
 import hashlib
@@ -38,6 +39,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 from tqdm.auto import tqdm
 
 from r1repro.records import Refusal
@@ -55,6 +57,7 @@ POLL_S = 1.0
 
 _SHARD = re.compile(r"shard-(\d+)\.jsonl")
 _CLAIM = re.compile(r"(.+)\.claim-(\d+)")
+_HOST = socket.gethostname()
 
 
 class Claims:
@@ -63,7 +66,7 @@ class Claims:
     def __init__(self, folder: Path, lease_s: float, beat: Callable[[], None] = lambda: None):
         self.folder, self.lease_s, self._also = folder, lease_s, beat
         self.token = secrets.token_hex(6)
-        self.who = f"{socket.gethostname()}:{os.getpid()}:{self.token}"
+        self.who = f"{_HOST}:{os.getpid()}:{self.token}"
         self.poll_s = min(POLL_S, lease_s / BEATS)
         self._clock = folder / f"clock-{self.token}"
         self._held: Path | None = None
@@ -83,6 +86,13 @@ class Claims:
         with suppress(OSError):
             self._clock.unlink()
 
+    def may_take(self, name: str, newest: int) -> bool:
+        """Whether the newest claim of ``name`` is old, or there is none."""
+        if not newest:
+            return True
+        file = self.folder / f"{name}.claim-{newest}"
+        return self._now_s() - _touched_s(file) > self.lease_s or _has_died(file.read_text(encoding="utf-8"))
+
     def take(self, name: str, newest: int) -> bool:
         """Claim ``name``, whose newest claim is number ``newest`` (0: there is none), if that is older than the lease.
 
@@ -92,7 +102,7 @@ class Claims:
             FileNotFoundError: the folder is gone.
             Refusal: the folder cannot be written.
         """
-        if newest and self._now_s() - _touched_s(self.folder / f"{name}.claim-{newest}") <= self.lease_s:
+        if not self.may_take(name, newest):
             return False
         file = self.folder / f"{name}.claim-{newest + 1}"
         try:
@@ -135,25 +145,40 @@ def _touched_s(file: Path) -> float:
         return os.fstat(opened.fileno()).st_mtime
 
 
+def _has_died(who: str) -> bool:
+    """Whether a worker was a process of this machine, which is gone; not if its number is another's by now."""
+    host, pid, *_ = (*who.strip().split(":"), "", "")
+    if host != _HOST or not pid.isdigit():
+        return False
+    return not psutil.pid_exists(int(pid))
+
+
+def newest(folder: Path) -> dict[str, int]:
+    """Number of the newest claim in a folder, by name."""
+    return _look(folder)[1]
+
+
 def _look(folder: Path) -> tuple[set[int], dict[str, int]]:
     """Numbers of the finished shards, and the number of the newest claim by name."""
     done: set[int] = set()
-    newest: dict[str, int] = {}
+    claims: dict[str, int] = {}
     for file in os.listdir(folder):
         if found := _SHARD.fullmatch(file):
             done.add(int(found[1]))
         elif found := _CLAIM.fullmatch(file):
-            newest[found[1]] = max(newest.get(found[1], 0), int(found[2]))
-    return done, newest
+            claims[found[1]] = max(claims.get(found[1], 0), int(found[2]))
+    return done, claims
 
 
 @contextmanager
 def turn(folder: Path, name: str) -> Iterator[None]:
-    """Inside, this worker alone: the others wait, or take the turn over if it dies."""
+    """Inside, this worker alone: the others wait, or take the turn over if it dies.  Nobody waits once the folder is
+    gone."""
     writable(folder)
     with Claims(folder, LEASE_S) as claims:
-        while not claims.take(name, _look(folder)[1].get(name, 0)):
-            time.sleep(claims.poll_s)
+        with suppress(FileNotFoundError):
+            while not claims.take(name, newest(folder).get(name, 0)):
+                time.sleep(claims.poll_s)
         yield
 
 
@@ -201,7 +226,10 @@ class Job:
         if not file.exists():
             text = json.dumps(wanted | {"size": size, "lease_s": lease_s or LEASE_S}, indent=1) + "\n"
             _put_first(file, [text.encode()])
-        there = read_json(file)
+        try:
+            there = read_json(file)
+        except FileNotFoundError:  # a last worker has just removed it
+            return cls.open(folder, of, rows, size, lease_s=lease_s, desc=desc, unit=unit)
         with readable(file):
             if differs := [key for key in wanted if there[key] != wanted[key]]:
                 was, asked = (str(what[differs[0]])[:60] for what in (there, wanted))
@@ -218,7 +246,7 @@ class Job:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.last and kind is None and self.folder.exists():
-            put(self.folder / "whole.json", [json.dumps({"rows": self.rows}).encode() + b"\n"])
+            put_json(self.folder / "whole.json", {"rows": self.rows})
         self._claims.__exit__(kind, error, trace)
         self.bar.close()
 
@@ -251,14 +279,14 @@ class Job:
         began_late = None
         try:
             while True:
-                done, newest = _look(self.folder)
+                done, claims = _look(self.folder)
                 missing = [number for number in self.numbers if number not in done]
                 self._show(done)
                 began_late = not missing if began_late is None else began_late
-                if not missing and self._ends(newest.get("end", 0), began_late):
+                if not missing and self._ends(claims.get("end", 0), began_late):
                     return
-                for number in sorted(missing, key=lambda n: newest.get(_name(n), 0)):  # what nobody has begun first
-                    if self._claims.take(_name(number), newest.get(_name(number), 0)):
+                for number in sorted(missing, key=lambda n: claims.get(_name(n), 0)):  # what nobody has begun first
+                    if self._claims.take(_name(number), claims.get(_name(number), 0)):
                         if not self._file(number).exists():  # it may have come since we looked
                             self._hand = number, time.monotonic()
                             yield self.items(number)
@@ -286,13 +314,13 @@ class Job:
             return False
         rows = list(rows)
         assert len(rows) == len(self.items(number)), f"{len(rows)} rows of {self.items(number)}"
-        temporary = _temporary(file)
+        temporary = beside(file)
         try:
             append_lines(temporary, rows)
             about = {"shard": number, "rows": len(rows), "sha256": sha256_file(temporary), "who": self._claims.who}
             append_lines(temporary, [{"manifest": about | {"when": now(), "wall_s": round(wall_s, 3)}}])
             return _named_first(temporary, file)
-        except Refusal:
+        except (Refusal, FileNotFoundError):
             if self.folder.exists():
                 raise
             return False  # the last worker was content without us, and has removed it
@@ -372,7 +400,7 @@ def _sealed(file: Path, number: int, count: int) -> tuple[dict[str, Any], bytes]
 
 def put(file: Path, parts: Iterable[bytes]) -> None:
     """Write a file that several workers may write at a time: a reader sees that of one of them, whole."""
-    temporary = _temporary(file)
+    temporary = beside(file)
     with speaking_of(file):
         try:
             _write(temporary, parts)
@@ -381,9 +409,14 @@ def put(file: Path, parts: Iterable[bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def put_json(file: Path, value: Any) -> None:
+    """`run.write_json`, as `put` does it."""
+    put(file, [json.dumps(value, indent=1, ensure_ascii=False).encode(), b"\n"])
+
+
 def _put_first(file: Path, parts: Iterable[bytes]) -> bool:
     """As `put`, but what is there stays; False then."""
-    temporary = _temporary(file)
+    temporary = beside(file)
     with speaking_of(file):
         try:
             _write(temporary, parts)
@@ -411,7 +444,7 @@ def _named_first(temporary: Path, file: Path) -> bool:
         return True
 
 
-def _temporary(file: Path) -> Path:
+def beside(file: Path) -> Path:
     """A name beside a file that nobody else has."""
     return file.with_name(f"{file.name}.{secrets.token_hex(6)}")
 

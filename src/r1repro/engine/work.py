@@ -137,7 +137,13 @@ class Shared:
             if not self._is_complete():
                 raise Refusal(f"{self._place} has vanished: give the same command again, and leave that folder alone")
             return
-        shards.put(self._run.path / "samples.jsonl", shards.joined(self._place))
+        try:
+            shards.put(self._run.path / "samples.jsonl", shards.joined(self._place))
+        except (Refusal, FileNotFoundError):
+            self.elsewhere = self._is_complete()  # this worker slept, was thought dead, and another did it
+            if not self.elsewhere:
+                raise
+            return
         others = [seal for seal in self._job.seals if seal["who"] != self._job.who]
         self._run.manifest["workers"] = len({seal["who"] for seal in others}) + 1
         self._run.manifest["wall_s"] += sum(seal["wall_s"] for seal in others)

@@ -419,7 +419,6 @@ def save_table(out: Path | str, beside: str = "DeepSeek-R1") -> str:
     if not rows:
         raise Refusal(f"no finished benchmark in {out}: give the folder of --out, or run one first")
     made = text(rows, beside)
-    whole = json.dumps({"beside": beside, "rows": rows}, indent=1, ensure_ascii=False)
     shards.put(Path(out, "table.md"), [made.encode()])  # workers that share the folder write it at the same time
-    shards.put(Path(out, "table.json"), [whole.encode(), b"\n"])
+    shards.put_json(Path(out, "table.json"), {"beside": beside, "rows": rows})
     return made

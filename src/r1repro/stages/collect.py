@@ -66,11 +66,11 @@ def collect(
             for items in job.take(interrupts.stop):
                 chunk = questions[items.start : items.stop]
                 sampled = zip(items, chunk, *_sampled(actor, chunk, cfg), strict=True)
+                job.update(len(chunk))
                 job.keep(
                     {"step": item + 1, "tokens": tokens, **_kept(question, outputs, cfg, judge)}
                     for item, question, outputs, tokens in sampled
                 )
-                job.update(len(chunk))
         if not job.elsewhere:
             _finish(cfg, run, target, model_dir, judge)
     return target
