@@ -364,6 +364,14 @@ def test_shards_that_vanish_are_no_finished_run(tmp_path):
     assert not read_json(tmp_path / "run" / "manifest.json")["exit"]
 
 
+def test_a_worker_with_other_versions_is_refused(tmp_path):
+    manifest = Stage(tmp_path / "run").run.manifest
+    manifest["versions"] = manifest["versions"] | {"python": "3.0", "torch": "1.0"}
+    write_json(tmp_path / "run" / "manifest.json", manifest)
+    with pytest.raises(Refusal, match="was begun with torch 1.0, and this worker has 2.* one environment"):
+        Stage(tmp_path / "run")
+
+
 def test_several_workers_begin_a_run_at_the_same_moment(tmp_path, alone):
     barrier, made = threading.Barrier(4), []
 

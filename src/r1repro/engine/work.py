@@ -12,7 +12,8 @@ A stage makes the rows of each chunk and hands them in.  It asks neither who mak
 Alone, rows are appended to ``samples.jsonl``.  Shared, they lie in ``shards/`` of the run folder (see `shards`) until
 the last worker joins them.  A run that was begun in one way goes on in the other: what one process has made counts as
 shards, and where there are shards a stage is shared, told so or not.  Both end with the same files, but for the times
-and the number of workers in the manifest.
+and the number of workers in the manifest; machines of several kinds round differently, so there a row is one of those
+that they would have made.
 """
 
 import os
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 
 from r1repro.engine import shards
 from r1repro.records import Refusal
-from r1repro.run import Run, read_json
+from r1repro.run import Run, environment, read_json
 
 FOLDER = "shards"
 """In the run folder, until the run is complete."""
@@ -65,6 +66,9 @@ def of(run: Run, rows: int, size: int, shared: bool = False, *, desc: str, unit:
     Args:
         size: rows a chunk.
         desc: of the progress bar.
+
+    Raises:
+        Refusal: shared with workers that have other versions of what computes.
     """
     if shared or (run.path / FOLDER).exists():
         return Shared(run, rows, size, desc, unit)
@@ -112,6 +116,7 @@ class Shared:
         self.elsewhere = False
         """Whether another worker has finished the run."""
         self._run, self._place = run, run.path / FOLDER
+        _check_versions(run)
         identity = {key: run.manifest[key] for key in IDENTITY}
         self._job = shards.Job.open(self._place, identity, rows, size, desc=desc, unit=unit)
 
@@ -156,6 +161,16 @@ class Shared:
 
     def _is_complete(self) -> bool:
         return read_json(self._run.path / "manifest.json").get("exit") == "complete"
+
+
+def _check_versions(run: Run) -> None:
+    there, here = run.manifest.get("versions", {}), environment()["versions"]
+    for name in here:
+        if name != "python" and there.get(name) != here[name]:
+            raise Refusal(
+                f"{run.path} was begun with {name} {there.get(name)}, and this worker has {here[name]}: give all workers "
+                "one environment, or choose another run_dir"
+            )
 
 
 def _remove(folder: Path) -> None:
