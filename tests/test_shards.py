@@ -368,7 +368,7 @@ def test_a_worker_with_other_versions_is_refused(tmp_path):
     manifest = Stage(tmp_path / "run").run.manifest
     manifest["versions"] = manifest["versions"] | {"python": "3.0", "torch": "1.0"}
     write_json(tmp_path / "run" / "manifest.json", manifest)
-    with pytest.raises(Refusal, match="was begun with torch 1.0, and this worker has 2.* one environment"):
+    with pytest.raises(Refusal, match="was begun with torch 1.0, this worker has 2.* one environment"):
         Stage(tmp_path / "run")
 
 

@@ -168,7 +168,7 @@ def _check_versions(run: Run) -> None:
     for name in here:
         if name != "python" and there.get(name) != here[name]:
             raise Refusal(
-                f"{run.path} was begun with {name} {there.get(name)}, and this worker has {here[name]}: give all workers "
+                f"{run.path} was begun with {name} {there.get(name)}, this worker has {here[name]}: give all of them "
                 "one environment, or choose another run_dir"
             )
 
