@@ -1,8 +1,8 @@
 """Tiny random models for tests, small settings, rewards to name, and programs that tests start as processes.
 
 Weights come from numpy's generator, the same on every machine.  `python tests/models.py <verb> <folder>` runs a
-program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill` and `peak` serve `test_kill` and
-`test_policy`.
+program: `record` writes `golden/rl.json` anew (with a CHANGELOG line), `kill`, `peak` and `share` serve `test_kill`,
+`test_policy` and `test_shards`.
 """
 
 import json
@@ -29,10 +29,10 @@ from transformers import (
 )
 
 from r1repro import config
-from r1repro.engine import checkpoint, policy, sampler
+from r1repro.engine import checkpoint, policy, sampler, shards
 from r1repro.run import sha256_file
-from r1repro.stages import evaluate, pretrain, rl
-from r1repro.tinyworld import base, tokenizer
+from r1repro.stages import collect, evaluate, pretrain, rl
+from r1repro.tinyworld import base, corpus, families, tokenizer
 
 GOLDEN = Path(__file__).with_name("golden") / "rl.json"
 END, PAD = 0, 1
@@ -334,6 +334,54 @@ def _without_times(file: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
 
 
+# --- share: a stage in one process, and in two at a time, one of which is killed
+
+
+def _collect(run: Path, model: Path, shared: bool) -> None:
+    cfg = config.Collect(num_questions=24, outputs_per_question=2, max_tokens=8, general_share=0.25)
+    collect.collect(cfg, run, model, SMALL_MACHINE, shared=shared)
+
+
+def _evaluate(run: Path, model: Path, shared: bool) -> None:
+    evaluate.run(small_evaluation(num_questions=24), run, model, CHUNKS_OF_TWO, shared)
+
+
+def _share(folder: Path) -> None:
+    """Collection and evaluation, each to the end alone, then by two workers on one folder; one of them is killed while
+    it is at a shard, after both have made some.  All are forks of this process."""
+    honest = collect._sampled
+
+    def solved(actor, questions, cfg):  # a random model is never right: some of its outputs are replaced
+        texts, tokens = honest(actor, questions, cfg)
+        for question, some in zip(questions, texts, strict=True):
+            draw = random.Random(question.id)
+            worked, answer = families.solve(question, 2, lambda q=question: q.language, lambda _: 0.3, draw)
+            some[draw.randrange(len(some))] = corpus.output(worked, answer)
+        return texts, tokens
+
+    def slow(sample):
+        return lambda *a, **k: (time.sleep(0.05), sample(*a, **k))[1]
+
+    model = save_base(folder / "base")
+    collect._sampled, collect.CHUNK, shards.LEASE_S = solved, 4, 0.5
+    for name, program in (("collect", _collect), ("evaluate", _evaluate)):
+        place = folder / name
+        assert _wait(_fork(lambda run, m, p=program: p(run, m, False), place / "alone", model)) == 0
+        quick, sampler.sample = sampler.sample, slow(sampler.sample)
+        workers = [_fork(lambda run, m, p=program: p(run, m, True), place / "shared", model) for _ in range(2)]
+        while not _is_at_its_second_shard(place / "shared" / "shards", workers[0]):
+            time.sleep(0.001)
+        os.kill(workers[0], signal.SIGKILL)
+        assert [_wait(worker) for worker in workers] == [-signal.SIGKILL, 0]
+        sampler.sample = quick
+
+
+def _is_at_its_second_shard(place: Path, worker: int) -> bool:
+    claims = [c for c in place.glob("shard-*.claim-1") if f":{worker}:" in c.read_text()]
+    done = [c for c in claims if (place / f"{c.name.partition('.')[0]}.jsonl").exists()]
+    return bool(done) and len(claims) > len(done)
+
+
 # --- golden: ten steps of RL on recorded outputs
 
 GOLDEN_CFG = dict(
@@ -391,7 +439,7 @@ def newest(run: Path) -> Path:
 
 PROGRAMS = {
     "record": _record, "kill": _kill, "kill-benchmark": _kill_benchmark, "peak": _peak,
-    "peak-vocabulary": _peak_vocabulary,
+    "peak-vocabulary": _peak_vocabulary, "share": _share,
 }  # fmt: skip
 
 if __name__ == "__main__":

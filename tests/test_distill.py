@@ -97,6 +97,20 @@ def test_another_teacher_needs_another_folder(tmp_path, traces, tiny_base):
         distill.start(settings, tmp_path / "run", other)
 
 
+def test_tokens_that_were_made_before_are_learnt_from(tmp_path, traces, tiny_base, monkeypatch, capsys):
+    settings, run = config.distill("cpu", str(tiny_base), 0, SMALL | {"sft.epochs": 1}), tmp_path / "run"
+    words = ["tokenise", "--student", str(tiny_base), "--traces", str(traces), "--run-dir", str(run), "--shared"]
+    assert __main__.main([*words, "--set", *(f"{k}={v}" for k, v in SMALL.items())]) == 2
+    assert f"mkdir -p {run} once" in capsys.readouterr().err
+    run.mkdir()
+    assert __main__.main([*words, "--set", *(f"{k}={v}" for k, v in SMALL.items())]) == 0
+    monkeypatch.setattr("r1repro.stages.traces.example", lambda *_: 1 / 0)
+    taught = distill.sft.train(settings.sft, run / "sft", tiny_base, traces, settings.machine)
+    assert (taught / "checkpoint.json").exists()
+    with pytest.raises(Refusal, match="sft is trained already"):
+        distill.tokenise(settings, run, traces)
+
+
 # --- processes of their own
 
 

@@ -289,6 +289,32 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_whole_part(tmp_path, tiny
     assert all(resumed[i] == alone[i] for i in range(100))
 
 
+def test_two_that_tokenise_at_a_time_share_the_parts(tmp_path, tiny_base, monkeypatch):
+    """The second comes while the first is at part 1 of 5: it makes those that follow, then waits for the first."""
+    rows = [ROWS[i % 10] | {"question": f"{i}"} for i in range(40)]
+    alone = made(tmp_path, tiny_base, rows, name="alone")
+    monkeypatch.setattr(tokens, "PART", 8)
+    monkeypatch.setattr(tokens, "AT_ONCE", 4)
+    plain, write, parts, second = traces.example, tokens._write_part_, [[], []], []
+
+    def example(row, at):
+        if at.endswith("tokens.jsonl, line 14") and not second:
+            second.append(True)
+            with monkeypatch.context() as patch, pytest.raises(TimeoutError):
+                patch.setattr(tokens.time, "sleep", lambda _: exec("raise TimeoutError"))
+                made(tmp_path, tiny_base, rows)
+            second.append(True)
+        return plain(row, at)
+
+    monkeypatch.setattr(traces, "example", example)
+    monkeypatch.setattr(
+        tokens, "_write_part_", lambda stem, *a: (parts[len(second) == 1].append(int(stem.name[-6:])), write(stem, *a))
+    )
+    both = made(tmp_path, tiny_base, rows)
+    assert parts == [[0, 1], [2, 3, 4]]
+    assert len(both) == 40 and all(both[i] == alone[i] for i in range(40))
+
+
 def test_memory_does_not_grow_with_the_rows(tmp_path, tiny_base):
     """In bytes that Python and numpy ask for; held in memory, the texts would take 0.7 MB more and the ids 5."""
     text = " ".join(map(str, np.random.default_rng(0).integers(0, 1000, 200)))

@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--out", default=os.environ.get("R1REPRO_OUT"), help="folder of all runs (default: out)")
     tier = argparse.ArgumentParser(add_help=False)
     tier.add_argument("--tier", default="cpu", help="smoke, cpu, gpu, node, cluster or paper (default: cpu)")
+    many = argparse.ArgumentParser(add_help=False)
+    many.add_argument(
+        "--shared", action="store_true",
+        help="one of several workers: give each, on any machine that sees the folder, the same command",
+    )  # fmt: skip
     parser = _Parser(prog="r1repro", description="DeepSeek-R1, reproduced stage by stage.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
 
@@ -68,15 +73,28 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("variants", _variants, "run a control and other settings beside the paper's", tier)
     made.add_argument("--seed", default="0")
     made = verb(
-        "distill", _distill, "teach a student by traces of a teacher, evaluate it, write it as a plain model", tier
+        "reject",
+        _reject,
+        "sample outputs of Dev2, keep the right ones (2.3.3): the long part of notebook 06",
+        tier,
+        many,
     )
-    made.add_argument("--student", required=True, help="such as qwen-0.5b, or a folder in Hugging Face form")
-    made.add_argument("--traces", required=True, help="file of JSON lines or Parquet, or a folder of such files")
-    made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
     made.add_argument("--seed", default="0")
-    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
+    made.add_argument("--model", help="folder, run, base or organisation/name of a hub (default: the seed's Dev2)")
+    made.add_argument("--run-dir", help="folder for the examples (default: where notebook 06 looks for them)")
+    made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as rejection.max_tokens=4096")
+    text = "teach a student by traces of a teacher, evaluate it, write it as a plain model"
+    for made in (
+        verb("distill", _distill, text, tier),
+        verb("tokenise", _tokenise, "turn traces into token ids, for `distill` with the same words", tier, many),
+    ):
+        made.add_argument("--student", required=True, help="such as qwen-0.5b, or a folder in Hugging Face form")
+        made.add_argument("--traces", required=True, help="file of JSON lines or Parquet, or a folder of such files")
+        made.add_argument("--run-dir", required=True, help="folder for the runs and the model")
+        made.add_argument("--seed", default="0")
+        made.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="such as policy.weights=qlora")
     text = "evaluate a model by the protocol of section 3, on benchmarks of the paper or on questions of ours"
-    made = verbs.add_parser("evaluate", parents=[tier], help=text, description=text)  # its --out is its own
+    made = verbs.add_parser("evaluate", parents=[tier, many], help=text, description=text)  # its --out is its own
     made.add_argument("--model", required=True, help="folder, run, base such as tiny-1m, or organisation/name of a hub")
     made.add_argument("--benchmark", nargs="+", action="extend", default=[], metavar="NAME", help="see `benchmarks`")
     made.add_argument("--lm-eval", nargs="+", default=[], metavar="TASK", help="tasks of lm_eval over our sampler")
@@ -256,6 +274,39 @@ def _variants(arguments) -> None:
             )
 
 
+def _reject(arguments) -> None:
+    from r1repro import config
+    from r1repro.engine import actor, work
+    from r1repro.run import default_folder
+    from r1repro.stages import child, collect, r1
+
+    config.check_runnable(arguments.tier)
+    seed = _seed(arguments.seed)
+    settings = config.r1(arguments.tier, seed, config.parse_overrides(arguments.set))
+    seed_dir = default_folder(arguments.tier, seed)
+    if arguments.shared:
+        work.check_seen(arguments.run_dir or seed_dir)
+    model = _model(arguments.model) if arguments.model else r1.model_of(settings, seed_dir, "dev2")
+    actor.check_device(settings.machine.device)
+    with child.speaking_of_memory(settings.machine):
+        if arguments.run_dir:
+            made = collect.collect(
+                settings.rejection, arguments.run_dir, model, settings.machine, shared=arguments.shared
+            )
+        else:
+            made = r1.by_rule(settings, seed_dir / "dev3", model, arguments.shared)
+    sys.stdout.write(f"{made}\n")
+
+
+def _model(name: str) -> Path:
+    """The folder of a model of this machine, or of a hub."""
+    from r1repro import chat
+    from r1repro.engine import hub
+
+    local = Path(name).exists() or "/" not in name
+    return chat.find(name) if local and not _is_student(name) else hub.folder(name)
+
+
 def _distill(arguments) -> None:
     from r1repro import config
     from r1repro.stages import distill
@@ -265,8 +316,21 @@ def _distill(arguments) -> None:
     sys.stdout.write(f"{distill.start(settings, arguments.run_dir, arguments.traces)}\n")
 
 
+def _tokenise(arguments) -> None:
+    from r1repro import config
+    from r1repro.engine import work
+    from r1repro.stages import distill
+
+    overrides = config.parse_overrides(arguments.set)
+    settings = config.distill(arguments.tier, arguments.student, _seed(arguments.seed), overrides)
+    if arguments.shared:
+        work.check_seen(arguments.run_dir)
+    sys.stdout.write(f"{distill.tokenise(settings, arguments.run_dir, arguments.traces)}\n")
+
+
 def _evaluate(arguments) -> None:
     from r1repro import config
+    from r1repro.engine import work
     from r1repro.run import read_json
     from r1repro.stages import evaluate
 
@@ -276,17 +340,23 @@ def _evaluate(arguments) -> None:
     if not arguments.run_dir:
         raise Refusal("nothing to evaluate on: give --benchmark and --out, or --run-dir for questions of ours")
     settings = config.r1_zero(arguments.tier, 0, config.parse_overrides(arguments.set))
-    done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine)
+    if arguments.shared:
+        work.check_seen(arguments.run_dir)
+    done = evaluate.run(settings.evaluate, arguments.run_dir, Path(arguments.model), settings.machine, arguments.shared)
     sys.stdout.write(json.dumps(read_json(done / "summary.json")) + "\n")
 
 
 def _examine(arguments) -> None:
-    from r1repro import chat, config
-    from r1repro.engine import hub
+    from r1repro import config
+    from r1repro.engine import work
     from r1repro.evals import catalogue, lm_harness, run
 
     if not arguments.target:
         raise Refusal("no folder for the samples: give one with --out")
+    if arguments.shared:
+        if arguments.lm_eval:
+            raise Refusal("--shared does not share tasks of lm_eval: leave it out, or give --benchmark alone")
+        work.check_seen(arguments.target)
     names = [catalogue.named(name).name for name in arguments.benchmark]
     changes = config.parse_overrides(arguments.set)
     changes = {f"exam.{n.removeprefix('evaluate.')}" if n.startswith("evaluate.") else n: v for n, v in changes.items()}
@@ -294,8 +364,7 @@ def _examine(arguments) -> None:
     changes |= {name: _whole(f"--{name[5:]}", text) for name, text in given.items() if text is not None}
     model = arguments.model
     if not model.startswith(run.SCRIPTED):
-        local = Path(model).exists() or "/" not in model
-        model = chat.find(model) if local and not _is_student(model) else hub.folder(model)
+        model = _model(model)
         changes = {"policy.template": run.template_of(model)} | changes
     settings = [config.exam(arguments.tier, name, changes) for name in names]
     beside = arguments.beside or catalogue.own_column(arguments.model)
@@ -303,7 +372,7 @@ def _examine(arguments) -> None:
     for name in names:
         catalogue.items_of(catalogue.named(name))  # what is missing is said before anything is sampled
     for exam, machine in settings:
-        run.run(exam, run.place(arguments.target, exam.benchmark), model, machine)
+        run.run(exam, run.place(arguments.target, exam.benchmark), model, machine, arguments.shared)
     if names:
         sys.stdout.write(run.save_table(arguments.target, beside))
     if arguments.lm_eval:

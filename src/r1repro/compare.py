@@ -22,7 +22,7 @@ from r1repro.run import GLOSSARY, read_json, readable
 MEASURES = ("pass@1", "cons@k", "length", "truncated")
 """Of an evaluation, as `stages.evaluate.summarise` defines them: means over questions of what `measured` returns."""
 
-OUTCOME = ("started", "ended", "startup_s", "wall_s", "exit", "tokens")
+OUTCOME = ("started", "ended", "startup_s", "wall_s", "workers", "exit", "tokens")
 """Keys of a manifest that say how a run went, not what was asked of it."""
 
 NO_MEANS = ("step", "rollout/index", "time/elapsed_s")

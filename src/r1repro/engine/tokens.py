@@ -5,22 +5,25 @@
              part-000000.json     lengths of its prompts and outputs, what was left out and why, where the next begins
              whole.json           there once all parts are
 
-A part is whole once its JSON file is there: a process that was killed goes on after the last whole one.
+A part is whole once its JSON file is there: a process that was killed goes on after the last whole one.  Several may do
+it at a time: each reads all rows, and makes the parts that no other has made or is at (`shards.Claims`).
 """
 
 import os
 import shutil
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r1repro.engine import shards
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
-from r1repro.run import read_json, speaking_of, writable, write_json
+from r1repro.run import read_json, speaking_of, writable
 
 PART = 4096
 """Rows of a part: what a killed process has to do again."""
@@ -91,28 +94,63 @@ def prepared(
         shutil.rmtree(folder)
     if not (folder / "whole.json").exists():
         writable(folder)
-        write_json(folder / "key.json", key)
-        records = _records(folder)
-        rows = read(tuple(records[-1]["after"]) if records else (0, 0, 0))
-        part = len(records)
-        while chosen := list(islice(rows, min(AT_ONCE, PART))):
-            _write_part_(folder / f"part-{part:06d}", chosen, rows, words, max_tokens)
-            part += 1
-        write_json(folder / "whole.json", {"parts": part})
+        shards.put_json(folder / "key.json", key)
+        with shards.Claims(folder, shards.LEASE_S) as claims:
+            while not _all_made(folder, read, words, max_tokens, claims):
+                time.sleep(claims.poll_s)
     return Examples(folder)
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    return [read_json(file) for file in sorted(folder.glob("part-*.json"))]
+    """Of the whole parts up to the first that is not."""
+    files = takewhile(Path.exists, (_stem(folder, part).with_suffix(".json") for part in count()))
+    return [read_json(file) for file in files]
+
+
+def _stem(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:06d}"
+
+
+def _all_made(
+    folder: Path, read: Callable[[Place], Rows], words: Vocabulary, max_tokens: int, claims: shards.Claims
+) -> bool:
+    """Go through the rows once and make the parts that nobody has made or is at, then wait for the others; False where
+    there is still one to be made."""
+
+    def is_whole(stem: Path) -> bool:
+        return stem.with_suffix(".json").exists()
+
+    def newest(stem: Path) -> int:
+        return shards.newest(folder).get(stem.name, 0)
+
+    records = _records(folder)
+    rows = read(tuple(records[-1]["after"]) if records else (0, 0, 0))
+    part, others = len(records), []
+    while chosen := list(islice(rows, min(AT_ONCE, PART))):
+        stem = _stem(folder, part)
+        if not is_whole(stem) and claims.take(stem.name, newest(stem)) and not is_whole(stem):
+            _write_part_(stem, chosen, rows, words, max_tokens)
+        else:
+            others.append(stem)
+            deque(islice(rows, PART - len(chosen)), maxlen=0)  # passed over
+        claims.release()
+        part += 1
+    while others := [stem for stem in others if not is_whole(stem)]:
+        if any(claims.may_take(stem.name, newest(stem)) for stem in others):
+            return False
+        time.sleep(claims.poll_s)
+    shards.put_json(folder / "whole.json", {"parts": part})
+    return True
 
 
 def _write_part_(stem: Path, chosen: list, rows: Rows, words: Vocabulary, max_tokens: int) -> None:
     """Write a part: the rows that were ``chosen`` and those that follow, up to its size."""
-    prompts, outputs, left_out, count = [], [], Counter(), 0
-    file, temporary = stem.with_suffix(".tokens"), stem.with_suffix(".tokens.tmp")
+    prompts, outputs, left_out, num_rows = [], [], Counter(), 0
+    file = stem.with_suffix(".tokens")
+    temporary = shards.beside(file)
     with speaking_of(file), open(temporary, "wb") as target:
         while chosen:
-            count, after = count + len(chosen), chosen[-1][0]
+            num_rows, after = num_rows + len(chosen), chosen[-1][0]
             left_out.update(found for _, found in chosen if isinstance(found, str))
             kept = [found for _, found in chosen if not isinstance(found, str)]
             for prompt, output in words.pairs([q for q, _ in kept], [o for _, o in kept]):
@@ -122,7 +160,7 @@ def _write_part_(stem: Path, chosen: list, rows: Rows, words: Vocabulary, max_to
                 target.write(np.array([*prompt, *output], NUMBER).tobytes())
                 prompts.append(len(prompt))
                 outputs.append(len(output))
-            chosen = list(islice(rows, min(AT_ONCE, PART - count)))
+            chosen = list(islice(rows, min(AT_ONCE, PART - num_rows)))
     os.replace(temporary, file)
     record = {"prompts": prompts, "outputs": outputs, "left out": left_out, "after": after}
-    write_json(stem.with_suffix(".json"), record)
+    shards.put_json(stem.with_suffix(".json"), record)

@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from r1repro.algo import estimators
 from r1repro.config import Exam, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint
+from r1repro.engine import checkpoint, shards, work
 from r1repro.evals import catalogue, files
 from r1repro.evals.benchmark import Benchmark, Item
 from r1repro.records import Question, Refusal
-from r1repro.run import Interrupts, Run, read_json, write_json, write_text
+from r1repro.run import Interrupts, Run, read_json, write_json
 from r1repro.tinyworld import base
 
 CHUNK = 2
@@ -66,12 +66,15 @@ class Speaker(Protocol):
     def close(self) -> None: ...
 
 
-def run(cfg: Exam, run_dir: Path | str, model: Path | str, machine: Machine | None = None) -> Path:
+def run(
+    cfg: Exam, run_dir: Path | str, model: Path | str, machine: Machine | None = None, shared: bool = False
+) -> Path:
     """Sample, grade and keep; goes on where it stopped, returns at once when done.  Returns the run folder.
 
     Args:
         model: folder of a model that `engine.actor.load` takes; or ``scripted:perfect``, which gives the reference
             answers, or ``scripted:silent``, which says nothing: what no evaluation may score other than 1 and 0.
+        shared: other processes are given, or may be given, the same to do: each makes a part (see `engine.work`).
 
     Where the paper is silent:
         Prompts that leave no room.  A model whose positions do not hold the longest prompt and the cap has a lower cap;
@@ -86,7 +89,9 @@ def run(cfg: Exam, run_dir: Path | str, model: Path | str, machine: Machine | No
     every = catalogue.items_of(benchmark)
     items = chosen(every, cfg.limit, cfg.seed)
     k = cfg.k or benchmark.k
-    folder = Run.open(run_dir, stage="benchmark", config=cfg, inputs=_inputs(model, items), seed=cfg.seed)
+    inputs = _inputs(model, items)
+    open_run = partial(Run.open, run_dir, stage="benchmark", config=cfg, inputs=inputs, seed=cfg.seed)
+    folder = work.open_run(run_dir, open_run, shared)
     if folder.complete:
         return folder.path
     lacking = benchmark.lacking(items) if benchmark.lacking else []
@@ -94,21 +99,18 @@ def run(cfg: Exam, run_dir: Path | str, model: Path | str, machine: Machine | No
         sys.stderr.write(f"{benchmark.name}: {line}\n")
     speaker = _speaker(model, benchmark, items, cfg, machine)
     per_chunk = max(1, CHUNK * machine.max_rows // k)
-    done = len(folder.samples()) // per_chunk * per_chunk
-    folder.rewind(done)
-    bar = tqdm(total=len(items), initial=done, desc=benchmark.name, unit="question")
-    with closing(speaker), bar, Interrupts("these questions") as interrupts:
-        for first in range(done, len(items), per_chunk):
-            rows = _answered(speaker, benchmark, items[first : first + per_chunk], k, bar)
-            folder.add_samples({"step": first + number, **row} for number, row in enumerate(rows, 1))
-            folder.keep_time()
-            interrupts.stop()
-    rows = folder.samples()
-    summary = summarise(benchmark, items, rows, lacking)
-    summary |= {"of": len(every), "cap": speaker.cap, "template": cfg.policy.template, "model": str(model)}
-    summary["departs"] = departures(cfg, benchmark, summary, speaker.cap)
-    write_json(folder.path / "summary.json", summary)
-    folder.finish(tokens={"sampled": sum(o["length"] for r in rows for o in r["outputs"])})
+    with work.of(folder, len(items), per_chunk, shared, desc=benchmark.name, unit="question") as job:
+        with closing(speaker), Interrupts("these questions") as interrupts:
+            for taken in job.take(interrupts.stop):
+                rows = _answered(speaker, benchmark, items[taken.start : taken.stop], k, job.update)
+                job.keep({"step": number, **row} for number, row in enumerate(rows, taken.start + 1))
+        if not job.elsewhere:
+            rows = folder.samples()
+            summary = summarise(benchmark, items, rows, lacking)
+            summary |= {"of": len(every), "cap": speaker.cap, "template": cfg.policy.template, "model": str(model)}
+            summary["departs"] = departures(cfg, benchmark, summary, speaker.cap)
+            write_json(folder.path / "summary.json", summary)
+            folder.finish(tokens={"sampled": sum(o["length"] for r in rows for o in r["outputs"])})
     return folder.path
 
 
@@ -213,7 +215,9 @@ def _question(benchmark: Benchmark, item: Item) -> Question:
     return Question(id=id, text=item.prompt, gold="", language="en", level=1, family=benchmark.name)
 
 
-def _answered(speaker: Speaker, benchmark: Benchmark, items: Sequence[Item], k: int, bar: tqdm) -> list[dict[str, Any]]:
+def _answered(
+    speaker: Speaker, benchmark: Benchmark, items: Sequence[Item], k: int, count: Callable[[], None]
+) -> list[dict[str, Any]]:
     """The rows of a chunk; outputs are graded while others are being sampled."""
     asked = [item for item in items if speaker.fits(item)]
     found: dict[str, Future] = {}
@@ -222,7 +226,7 @@ def _answered(speaker: Speaker, benchmark: Benchmark, items: Sequence[Item], k: 
         def grade(number: int, outputs: list[Said]) -> None:
             item = asked[number]
             found[item.id] = threads.submit(lambda: [_graded(benchmark, item, output) for output in outputs])
-            bar.update()
+            count()
 
         if asked:
             speaker.answer(asked, k, grade)
@@ -233,7 +237,7 @@ def _answered(speaker: Speaker, benchmark: Benchmark, items: Sequence[Item], k: 
                 rows.append(row | {"outputs": found[item.id].result()})
             else:
                 rows.append(row | {"too_long": True, "outputs": [_graded(benchmark, item, Said("", 0, True))] * k})
-                bar.update()
+                count()
     return rows
 
 
@@ -415,6 +419,6 @@ def save_table(out: Path | str, beside: str = "DeepSeek-R1") -> str:
     if not rows:
         raise Refusal(f"no finished benchmark in {out}: give the folder of --out, or run one first")
     made = text(rows, beside)
-    write_text(Path(out, "table.md"), made)
-    write_json(Path(out, "table.json"), {"beside": beside, "rows": rows})
+    shards.put(Path(out, "table.md"), [made.encode()])  # workers that share the folder write it at the same time
+    shards.put_json(Path(out, "table.json"), {"beside": beside, "rows": rows})
     return made

@@ -7,14 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from r1repro import data
 from r1repro.config import Collect, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import vocabulary
+from r1repro.engine import vocabulary, work
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
 from r1repro.rewards import reasoning
@@ -39,6 +38,7 @@ def collect(
     machine: Machine | None = None,
     judge: Judge | None = None,
     inputs: dict[str, str] | None = None,
+    shared: bool = False,
 ) -> Path:
     """Sample, filter and write; goes on where it stopped, returns at once when done.  Returns ``examples.jsonl``.
 
@@ -47,33 +47,37 @@ def collect(
     Args:
         judge: for open questions with a reference; without it they are refused.  It may find nothing right.
         inputs: further digests that the run depends on, such as that of the judge.
+        shared: other processes are given, or may be given, the same to do: each makes a part (see `engine.work`).
 
     Raises:
         Refusal: nothing passes the filters; another run lies in ``run_dir``.
     """
     machine = machine or Machine()
     digests = {"model": base.digest(model_dir)} | (inputs or {}) | data.fingerprint(cfg.questions)
-    run = Run.open(run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
+    open_run = partial(Run.open, run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
+    run = work.open_run(run_dir, open_run, shared)
     target = run.path / "examples.jsonl"
     if run.complete:
         return target
     questions = data.training_questions(cfg.questions, "collect", cfg.seed, cfg.num_questions)
     actor = actors.load(model_dir, cfg.policy, machine)
-    done = len(run.samples()) // CHUNK * CHUNK
-    run.rewind(done)
-    bar = tqdm(total=len(questions), initial=done, desc="sampling examples", unit="question")
-    with closing(actor), Interrupts("these questions") as interrupts:
-        for first in range(done, len(questions), CHUNK):
-            chunk = questions[first : first + CHUNK]
-            sampled = zip(chunk, *_sampled(actor, chunk, cfg), strict=True)
-            run.add_samples(
-                {"step": first + i + 1, "tokens": tokens, **_kept(question, outputs, cfg, judge)}
-                for i, (question, outputs, tokens) in enumerate(sampled)
-            )
-            run.keep_time()
-            bar.update(len(chunk))
-            interrupts.stop()
-    bar.close()
+    with work.of(run, len(questions), CHUNK, shared, desc="sampling examples", unit="question") as job:
+        with closing(actor), Interrupts("these questions") as interrupts:
+            for items in job.take(interrupts.stop):
+                chunk = questions[items.start : items.stop]
+                sampled = zip(items, chunk, *_sampled(actor, chunk, cfg), strict=True)
+                job.update(len(chunk))
+                job.keep(
+                    {"step": item + 1, "tokens": tokens, **_kept(question, outputs, cfg, judge)}
+                    for item, question, outputs, tokens in sampled
+                )
+        if not job.elsewhere:
+            _finish(cfg, run, target, model_dir, judge)
+    return target
+
+
+def _finish(cfg: Collect, run: Run, target: Path, model_dir: Path | str, judge: Judge | None) -> None:
+    """Write the examples and the summary, once all rows are there."""
     rows = run.samples()
     examples = [example for row in rows for example in row["examples"]]
     examples = _shuffled(examples, cfg.seed)[: cfg.num_examples or None]
@@ -96,7 +100,6 @@ def collect(
         },
     )
     run.finish(examples=sha256_file(target), tokens={"sampled": sum(row["tokens"] for row in rows)})
-    return target
 
 
 def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -> tuple[list[list[str]], list[int]]:

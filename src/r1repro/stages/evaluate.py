@@ -1,18 +1,18 @@
 """Evaluation as section 3 of the paper: k samples a question at temperature 0.6 and top-p 0.95, all of them kept."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from r1repro import data
 from r1repro.algo import estimators
 from r1repro.config import Evaluate, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, sampler
+from r1repro.engine import checkpoint, sampler, work
 from r1repro.records import Question, Score
 from r1repro.rewards import accuracy, reasoning
 from r1repro.run import Interrupts, Run, write_json
@@ -22,36 +22,40 @@ CHUNK = 8
 """Questions of a chunk fill the sampler's rows so many times; a chunk ends with few rows, and is what a kill costs."""
 
 
-def run(cfg: Evaluate, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
+def run(
+    cfg: Evaluate,
+    run_dir: Path | str,
+    model_dir: Path | str,
+    machine: Machine | None = None,
+    shared: bool = False,
+) -> Path:
     """Sample, grade and keep; goes on where it stopped, returns at once when done.  Returns the run folder.
 
     Questions are taken in chunks whose make-up does not depend on where an earlier try stopped, and a chunk's samples
     are written only when it is whole: so an interrupted evaluation ends with the same file as an undisturbed one.
+
+    Args:
+        shared: other processes are given, or may be given, the same to do: each makes a part (see `engine.work`).
     """
     machine = machine or Machine()
     if (Path(model_dir) / "checkpoint.json").exists():
         checkpoint.verify(Path(model_dir))
     inputs = {"model": base.digest(model_dir)} | data.fingerprint(cfg.questions)
-    folder = Run.open(run_dir, stage="evaluate", config=cfg, inputs=inputs, seed=cfg.seed)
+    open_run = partial(Run.open, run_dir, stage="evaluate", config=cfg, inputs=inputs, seed=cfg.seed)
+    folder = work.open_run(run_dir, open_run, shared)
     if folder.complete:
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
     questions = data.with_examples(questions, cfg.shots, cfg.seed)
     actor = actors.load(model_dir, cfg.policy, machine)
     per_chunk = max(1, CHUNK * machine.max_rows // cfg.k)
-    done = len(folder.samples()) // per_chunk * per_chunk
-    folder.rewind(done)
-    bar = tqdm(total=len(questions), initial=done, desc="evaluating", unit="question")
-    with closing(actor), Interrupts("these questions") as interrupts:
-        for first in range(done, len(questions), per_chunk):
-            chunk = questions[first : first + per_chunk]
-            folder.add_samples(_answered(actor, chunk, cfg, first, bar))
-            folder.keep_time()
-            interrupts.stop()
-    bar.close()
-    summary = summarise(folder.samples())
-    write_json(folder.path / "summary.json", summary)
-    folder.finish(tokens={"sampled": sum(o["length"] for r in folder.samples() for o in r["outputs"])})
+    with work.of(folder, len(questions), per_chunk, shared, desc="evaluating", unit="question") as job:
+        with closing(actor), Interrupts("these questions") as interrupts:
+            for items in job.take(interrupts.stop):
+                job.keep(_answered(actor, questions[items.start : items.stop], cfg, items.start, job.update))
+        if not job.elsewhere:
+            write_json(folder.path / "summary.json", summarise(folder.samples()))
+            folder.finish(tokens={"sampled": sum(o["length"] for r in folder.samples() for o in r["outputs"])})
     return folder.path
 
 
@@ -72,14 +76,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _answered(
-    actor: actors.Actor, questions: list[Question], cfg: Evaluate, first: int, bar: tqdm
+    actor: actors.Actor, questions: list[Question], cfg: Evaluate, first: int, count: Callable[[], None]
 ) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(1) as thread:
         found: dict[int, Future] = {}
 
         def grade(q: int, samples: sampler.Samples) -> None:
             found[q] = thread.submit(_graded, questions[q], samples, actor.texts(samples))
-            bar.update()
+            count()
 
         actor.sample(
             questions, cfg.k, key=(cfg.seed, 2**31 + cfg.draw), max_tokens=cfg.max_tokens,

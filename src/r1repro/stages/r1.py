@@ -86,11 +86,20 @@ def rejection(settings: config.R1, seed_dir: Path | str) -> Path:
     return sft.train(settings.sft, place / "sft", base_folder(settings.base), examples, settings.machine)
 
 
+def by_rule(settings: config.R1, place: Path, teacher: Path, shared: bool = False) -> Path:
+    """Examples judged by rule, where `rejection_examples` looks for them; what most of its time goes to.
+
+    Args:
+        shared: see `collect.collect`.
+    """
+    return collect.collect(settings.rejection, place / "by_rule", teacher, settings.machine, shared=shared)
+
+
 def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
     """Examples judged by rule and general data, and those judged by the trained judge, in one file."""
     trained = reward_model.train(settings.judge, place / "judge", teacher, settings.machine)
     judge = scorer.Judge(trained, settings.policy, settings.machine)
-    ruled = collect.collect(settings.rejection, place / "by_rule", teacher, settings.machine)
+    ruled = by_rule(settings, place, teacher)
     judged = collect.collect(
         settings.judged, place / "by_judge", teacher, settings.machine, judge=judge, inputs=judge.inputs
     )
