@@ -21,7 +21,7 @@ from r1repro import config
 from r1repro.engine import dist, fsdp, policy, sampler
 from r1repro.records import Refusal
 from r1repro.run import Stopped
-from r1repro.stages import rl, sft
+from r1repro.stages import evaluate, rl, sft
 
 RANKS = (1, 2, 4)
 MACHINE = config.Machine(micro_batch_tokens=14, max_rows=6)
@@ -149,6 +149,16 @@ def trained(folder: Path) -> None:
         sft.train(cfg, folder / f"sft-live-{dist.num_ranks()}", folder / "base", folder / "examples.jsonl")
 
 
+def shared(folder: Path) -> None:
+    """An evaluation and a collection as stages; on four ranks in two teams, as if each held one copy of vLLM."""
+    name, team = dist.num_ranks(), dist.num_ranks() // 2 or 1
+    machine = config.Machine(max_rows=1, tensor_parallel=team)
+    asked = models.small_evaluation(num_questions=12, k=2)
+    evaluate.run(asked, folder / f"evaluated-{name}", folder / "base", machine)
+    assert (folder / f"evaluated-{name}" / "summary.json").exists(), "a rank went on before all was done"
+    evaluate.run(asked, folder / f"evaluated-{name}", folder / "base", machine)
+
+
 def on_ranks(count: int, work, *arguments, **environment) -> None:
     """Run work on ranks that are forks of this process."""
     with socket.socket() as free:
@@ -191,6 +201,8 @@ def main(folder: Path) -> None:
             on_ranks(count, live, folder, f"{kind}-2-{count}", shard and count > 1)
     for count in (1, 2):
         on_ranks(count, trained, folder)
+    for count in RANKS:
+        on_ranks(count, shared, folder)
 
 
 if __name__ == "__main__":

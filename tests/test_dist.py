@@ -113,6 +113,15 @@ def test_fine_tuning_as_a_stage_on_two_ranks(done):
     assert not (two / "tokens").exists()
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_share_an_evaluation(done, count):
+    """Each takes questions as it has time, in teams of two where four are; all of them wait for the whole."""
+    alone, together = (done / f"evaluated-{n}" for n in (1, count))
+    assert (together / "samples.jsonl").read_bytes() == (alone / "samples.jsonl").read_bytes()
+    assert json.loads((together / "summary.json").read_text()) == json.loads((alone / "summary.json").read_text())
+    assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
+
+
 def test_what_ranks_tell_each_other(done):
     """A refusal of the first is every rank's; things of all come in the order of ranks, the narrower padded, of
     a team's ranks those of the first."""

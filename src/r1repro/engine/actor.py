@@ -83,6 +83,11 @@ class Actor:
             max_rows=self.machine.max_rows,
         )  # fmt: skip
 
+    def begin(self, questions: Sequence[Question], max_tokens: int) -> None:
+        """Start what samples, where ranks that take questions as they come start it together."""
+        if self.serving and dist.num_ranks() > 1:
+            self.serving.begin(self.vocabulary.prompts(questions), max_tokens)
+
     def changed_(self) -> None:
         """The model has been trained, or filled from a checkpoint: a sampler with weights of its own needs them."""
         if self.copy is not None:

@@ -83,6 +83,25 @@ def check_teams(size: int) -> None:
         raise Refusal(f"machine.tensor_parallel {size} does not divide the {num_ranks()} ranks: choose another")
 
 
+def leads_team(size: int) -> bool:
+    return rank() % size == 0
+
+
+def in_team(thing: Found, size: int) -> Found:
+    """What the first rank of this one's team says; all of the team must ask."""
+    if size == 1 or num_ranks() == 1:
+        return thing
+    told = [thing]
+    dist.broadcast_object_list(told, src=rank() // size * size, group=_teams(size, num_ranks())[rank() // size])
+    return told[0]
+
+
+@functools.cache
+def _teams(size: int, ranks: int) -> list[Any]:
+    """A group a team; all ranks make all of them, in the same order."""
+    return [dist.new_group(range(i, i + size), timeout=PATIENCE, backend="gloo") for i in range(0, ranks, size)]
+
+
 # One rank for all
 
 
@@ -139,6 +158,12 @@ def open_run(run_dir: Path | str, **about: Any) -> Run:
 
     told = led(manifest)
     return opened[0] if leads() else Follower(Path(run_dir), told)
+
+
+def meet() -> None:
+    """Wait until every rank is here: what another has written is there then."""
+    if num_ranks() > 1:
+        dist.barrier()
 
 
 def stop(interrupts: Interrupts) -> None:

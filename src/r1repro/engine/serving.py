@@ -58,6 +58,10 @@ class Serving:
         engine.sleep()
         return samples
 
+    def begin(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+        """Start the engine, and have it asleep."""
+        self._ready(max_tokens, prompts, (0,)).sleep()
+
     def _ready(self, max_tokens: int, prompts: Sequence[Sequence[int]], key: tuple[int, ...]) -> VLLM:
         """The engine, awake and with the policy's weights."""
         begins = self._engine is None

@@ -10,7 +10,7 @@ A stage makes the rows of each chunk and hands them in.  It asks neither who mak
         ...                   # samples.jsonl is whole; this worker alone gets here
 
 Alone, rows are appended to ``samples.jsonl``.  Shared, they lie in ``shards/`` of the run folder (see `shards`) until
-the last worker joins them.  A run that was begun in one way goes on in the other: what one process has made counts as
+the last worker joins them.  Ranks of one group share their work in this way, and meet when it is done.  A run that was begun in one way goes on in the other: what one process has made counts as
 shards, and where there are shards a stage is shared, told so or not.  Both end with the same files, but for the times
 and the number of workers in the manifest; machines of several kinds round differently, so there a row is one of those
 that they would have made.
@@ -27,7 +27,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from r1repro.engine import shards
+from r1repro.engine import dist, shards
 from r1repro.records import Refusal
 from r1repro.run import Run, environment, read_json
 
@@ -41,7 +41,7 @@ IDENTITY = ("stage", "seed", "config", "inputs", "source")
 def open_run(run_dir: Path | str, opened: Callable[[], Run], shared: bool = False) -> Run:
     """What ``opened``, a `Run.open`, gives; of several workers that find no run one makes it."""
     place = Path(run_dir)
-    if not shared or (place / "manifest.json").exists():
+    if not (shared or dist.num_ranks() > 1) or (place / "manifest.json").exists():
         return opened()
     with shards.turn(place / FOLDER, "begin"):
         return opened()
@@ -60,17 +60,22 @@ def check_seen(folder: Path | str) -> None:
         )
 
 
-def of(run: Run, rows: int, size: int, shared: bool = False, *, desc: str, unit: str) -> "Alone | Shared":
+def of(
+    run: Run, rows: int, size: int, shared: bool = False, team: int = 1, *, desc: str, unit: str
+) -> "Alone | Shared | InTeam":
     """The work of a run that is not complete.
 
     Args:
         size: rows a chunk.
+        team: so many ranks make each chunk together (`Machine.tensor_parallel`).
         desc: of the progress bar.
 
     Raises:
         Refusal: shared with workers that have other versions of what computes.
     """
-    if shared or (run.path / FOLDER).exists():
+    if dist.num_ranks() > 1 and team > 1:
+        return InTeam(run, rows, size, team, desc, unit)
+    if shared or dist.num_ranks() > 1 or (run.path / FOLDER).exists():
         return Shared(run, rows, size, desc, unit)
     return Alone(run, rows, size, desc, unit)
 
@@ -161,6 +166,39 @@ class Shared:
 
     def _is_complete(self) -> bool:
         return read_json(self._run.path / "manifest.json").get("exit") == "complete"
+
+
+class InTeam:
+    """The same for ranks that hold one copy of vLLM's weights between them: the first of them takes chunks and keeps
+    their rows, and all of them make them."""
+
+    def __init__(self, run: Run, rows: int, size: int, team: int, desc: str, unit: str):
+        self._team, self._job = team, Shared(run, rows, size, desc, unit) if dist.leads_team(team) else None
+        self.elsewhere = True
+
+    def __enter__(self) -> "InTeam":
+        if self._job:
+            self._job.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._job:
+            self._job.__exit__(*error)
+
+    def take(self, pause: Callable[[], None]) -> Iterator[range]:
+        own = self._job.take(pause) if self._job else iter(())
+        while (items := dist.in_team(next(own, None), self._team)) is not None:
+            yield items
+        self.elsewhere = self._job.elsewhere if self._job else True
+
+    def keep(self, rows: Iterable[dict[str, Any]]) -> None:
+        made = list(rows)  # all of the team sample
+        if self._job:
+            self._job.keep(made)
+
+    def update(self, rows: int = 1) -> None:
+        if self._job:
+            self._job.update(rows)
 
 
 def _check_versions(run: Run) -> None:

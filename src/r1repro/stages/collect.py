@@ -13,7 +13,7 @@ from pathlib import Path
 from r1repro import data
 from r1repro.config import Collect, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import vocabulary, work
+from r1repro.engine import dist, vocabulary, work
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Question, Refusal
 from r1repro.rewards import reasoning
@@ -57,11 +57,14 @@ def collect(
     open_run = partial(Run.open, run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
     run = work.open_run(run_dir, open_run, shared)
     target = run.path / "examples.jsonl"
-    if run.complete:
+    if dist.led(lambda: run.complete):
         return target
     questions = data.training_questions(cfg.questions, "collect", cfg.seed, cfg.num_questions)
     actor = actors.load(model_dir, cfg.policy, machine)
-    with work.of(run, len(questions), CHUNK, shared, desc="sampling examples", unit="question") as job:
+    actor.begin(questions, cfg.max_tokens)
+    with work.of(
+        run, len(questions), CHUNK, shared, machine.tensor_parallel, desc="sampling examples", unit="question"
+    ) as job:
         with closing(actor), Interrupts("these questions") as interrupts:
             for items in job.take(interrupts.stop):
                 chunk = questions[items.start : items.stop]
@@ -73,6 +76,7 @@ def collect(
                 )
         if not job.elsewhere:
             _finish(cfg, run, target, model_dir, judge)
+    dist.meet()
     return target
 
 

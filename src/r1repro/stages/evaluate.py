@@ -12,7 +12,7 @@ from r1repro import data
 from r1repro.algo import estimators
 from r1repro.config import Evaluate, Machine
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, sampler, work
+from r1repro.engine import checkpoint, dist, sampler, work
 from r1repro.records import Question, Score
 from r1repro.rewards import accuracy, reasoning
 from r1repro.run import Interrupts, Run, write_json
@@ -43,19 +43,23 @@ def run(
     inputs = {"model": base.digest(model_dir)} | data.fingerprint(cfg.questions)
     open_run = partial(Run.open, run_dir, stage="evaluate", config=cfg, inputs=inputs, seed=cfg.seed)
     folder = work.open_run(run_dir, open_run, shared)
-    if folder.complete:
+    if dist.led(lambda: folder.complete):
         return folder.path
     questions = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
     questions = data.with_examples(questions, cfg.shots, cfg.seed)
     actor = actors.load(model_dir, cfg.policy, machine)
+    actor.begin(questions, cfg.max_tokens)
     per_chunk = max(1, CHUNK * machine.max_rows // cfg.k)
-    with work.of(folder, len(questions), per_chunk, shared, desc="evaluating", unit="question") as job:
+    with work.of(
+        folder, len(questions), per_chunk, shared, machine.tensor_parallel, desc="evaluating", unit="question"
+    ) as job:
         with closing(actor), Interrupts("these questions") as interrupts:
             for items in job.take(interrupts.stop):
                 job.keep(_answered(actor, questions[items.start : items.stop], cfg, items.start, job.update))
         if not job.elsewhere:
             write_json(folder.path / "summary.json", summarise(folder.samples()))
             folder.finish(tokens={"sampled": sum(o["length"] for r in folder.samples() for o in r["outputs"])})
+    dist.meet()
     return folder.path
 
 
