@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import fleet as bench_fleet
 from r1repro.engine import failures, fleet, plan, workload
 from r1repro.engine.failures import Hazards, survived
 from r1repro.engine.fleet import PARTS, Fleet, timeline
 from r1repro.engine.shapes import shape
 from r1repro.engine.workload import Costs, LogNormal, Measured
 from r1repro.records import Refusal
+from r1repro.run import read_json
 
 CONSTANT = Measured((100,))
 COSTS = Costs(token_s=[0, 0.015, 0.02], reward_s=0.5, train_s=0.01, step_s=0.25, sync_s=0.3)
@@ -310,3 +312,47 @@ def test_what_cannot_be_is_refused_in_one_line(make, said):
     with pytest.raises(Refusal, match=said) as refusal:
         make()
     assert "\n" not in str(refusal.value)
+
+
+# --- against what was measured here (`python -m bench.fleet`)
+
+
+def test_a_rollout_is_foretold_from_its_lengths_and_the_gauge_alone():
+    """A second a token whatever is alive: three rows take as long as the longest; two workers as the slower of them."""
+    gauge = {"token_s": {"1": 1.0, "512": 1.0}, "prompt_s": 0.25}
+    row = {"lengths": "1 2 3", "rows": 512, "workers": 1}
+    assert bench_fleet.foretold(row, gauge) == pytest.approx(0.75 + 3)
+    dealt = {"lengths": "1 9 2 3", "rows": 512, "workers": 2}  # 1 and 2 to the one, 9 and 3 to the other
+    assert bench_fleet.foretold(dealt, gauge) == pytest.approx(0.5 + 9)
+    in_cohorts = {"lengths": " ".join(["1"] * 47 + ["4"]), "rows": 32, "workers": 1}  # of 16; as the sampler's queue
+    assert bench_fleet.foretold(in_cohorts, gauge) == pytest.approx(48 * 0.25 + 1 + 4)
+    run = {"lengths": "1 2 3", "laps": {"reward_s": 1.0, "log_s": 0.5, "reference_s": 2.0, "update_s": 10.0}}
+    fit = bench_fleet.fitted([run])
+    assert fit == {"reward_s": 1.5, "train_s": 2.0}
+    assert bench_fleet.foretold_whole(run, gauge, fit) == pytest.approx(0.75 + 3 + 1.5 + 12)
+
+
+def test_what_the_file_foretells_follows_from_what_it_measured():
+    found = read_json(bench_fleet.FILE)
+    again = bench_fleet.judged(found)
+    told, anew = ([row.get("foretold_s") for row in x["rollouts"] + x["run"]] for x in (found, again))
+    assert [t is None for t in told] == [t is None for t in anew] and told.count(None) == bench_fleet.FITTED
+    assert [t for t in anew if t] == pytest.approx([t for t in told if t])
+    assert again["missed"] == pytest.approx(found["missed"]) and again["worst"] == pytest.approx(found["worst"])
+    assert "dirty" not in found["commit"] and found["threads"] == 1 and found["on_processor"] > 0.9
+    sizes = [len(bench_fleet.lengths_of(row)) for row in found["rollouts"]]
+    assert max(sizes) >= 64 * min(sizes)
+
+
+def test_what_is_foretold_was_not_fitted():
+    """Other seconds of what is foretold change nothing but the errors."""
+    found = read_json(bench_fleet.FILE)
+    late = [
+        row | {"seconds": 9.9, "laps": {key: 9.9 for key in row["laps"]}} for row in found["run"][bench_fleet.FITTED :]
+    ]
+    rollouts = [row | {"seconds": 9.9} for row in found["rollouts"]]
+    other = found | {"rollouts": rollouts, "run": found["run"][: bench_fleet.FITTED] + late}
+    told, anew = (bench_fleet.judged(x) for x in (found, other))
+    for key in ("rollouts", "run"):
+        assert [row.get("foretold_s") for row in told[key]] == [row.get("foretold_s") for row in anew[key]]
+    assert told["fit"] == anew["fit"] and told["worst"] != anew["worst"]

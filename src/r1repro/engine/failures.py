@@ -95,6 +95,11 @@ def daly_s(checkpoint_s: float, mtbf_s: float) -> float:
     return young_s(checkpoint_s, mtbf_s) * (1 + math.sqrt(x) / 3 + x / 9) - checkpoint_s
 
 
+def rollouts_between(run: Outcome, hazards: Hazards) -> int:
+    """Rollouts between checkpoints by `young_s`, one at least."""
+    return max(1, round(young_s(hazards.checkpoint_s, hazards.gpu_mtbf_s / run.gpus) * len(run.ends_s) / run.wall_s))
+
+
 def expected_s(work_s: float, restart_s: float, mtbf_s: float) -> float:
     """Mean seconds until work that cannot be interrupted is done, where it begins anew after each failure.
 
