@@ -195,7 +195,7 @@ class _Run:
         self.outputs, self.steps, self.seed, self.trace = outputs, steps, seed, trace
         self.full_s, self.spent, self.spans = costs.full_s, dict.fromkeys(PARTS, 0.0), []
         self.now_s = self.trainers_at_s = 0.0
-        self.updates = self.begun = self.count = 0
+        self.updates = self.begun = self.pushed = 0
         self.events: list[tuple[float, int, int, int]] = []  # when, in which order of those, whose, stamp
         self.whole: list[tuple[int, int, int]] = []  # number, length, updates done at its begin
         self.phase, self.phases = "", []  # no phase: the trainers wait for outputs
@@ -255,8 +255,8 @@ class _Run:
             self._push(worker.at_s + worker.stall_s + left, i, worker.stamp)
 
     def _push(self, time_s: float, who: int, stamp: int = 0) -> None:
-        self.count += 1
-        heapq.heappush(self.events, (time_s, self.count, who, stamp))
+        self.pushed += 1
+        heapq.heappush(self.events, (time_s, self.pushed, who, stamp))
 
     def _end_rows(self, i: int) -> None:
         worker = self.workers[i]
