@@ -12,7 +12,7 @@ from r1repro import config
 from r1repro.records import Refusal
 from r1repro.run import default_folder, read_json, source_fingerprint, writable, write_json
 
-SHARED = ("00_map", "01_grpo", "02_rewards")
+SHARED = ("00_map", "01_grpo", "02_rewards", "13_clusters")
 """Executed once a tier: no seed changes them."""
 
 MAKES = {

@@ -15,10 +15,12 @@ import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from r1repro import ledger, paper
 from r1repro.algo.estimators import Interval, bootstrap
+from r1repro.engine.fleet import PARTS, TRAINERS, Outcome
 from r1repro.ledger import Checkpoint, SeedRuns
 from r1repro.models import NAMES, QUESTIONS, Model, Rows, students_in
 
@@ -505,4 +507,144 @@ def reward_model_scores(metrics: Metrics) -> Figure:
     finish(preference, "Reward models: mean score of open outputs", "standard deviations of the model")
     finish(rules, "Rules on the same rollouts", "mean over a rollout")
     _under(figure, runs)
+    return figure
+
+
+# Many GPUs
+
+PART_STYLES = {
+    "sampling": (BLUE, ""), "update": (GREEN, ""), "thin": (SKY, "//"), "tail": (ORANGE, "\\\\"),
+    "idle": (YELLOW, ".."),
+    "reward": (PURPLE, ""), "slack": (PINK, "xx"), "sync": (BROWN, ""), "checkpoint": (GREY, "//"),
+    "restart": ("0.25", ""), "lost": (RED, "xx"),
+}  # fmt: skip
+"""Colour and hatch of what GPU-seconds go to (`fleet.PARTS`)."""
+
+BOXES = (
+    (0.0, 1.0, "questions"),
+    (2.6, 1.0, "workers that sample\neach: some GPUs, one copy of\nthe policy, rows side by side"),
+    (5.5, 1.0, "rewards\nCPUs, or models\non GPUs"),
+    (8.2, 1.0, "GPUs of the update\nweights, gradients, moments\nin shards over all of them"),
+    (8.2, -1.0, "checkpoints\na disk that all see"),
+)
+"""Of `cluster`: where the middle of a box is, and what stands in it."""
+
+ARROWS = (
+    ((0.5, 1.0), (1.3, 1.0), "", (0, 0), 0.0),
+    ((3.9, 1.0), (4.7, 1.0), "outputs", (4.3, 1.15), 0.0),
+    ((6.2, 1.0), (6.9, 1.0), "advantages", (6.5, 1.15), 0.0),
+    ((7.3, 0.4), (2.9, 0.4), "new weights, after each update", (5.1, -0.5), -0.25),
+    ((8.4, 0.4), (8.4, -0.55), "every so many\nrollouts", (8.55, -0.2), 0.0),
+    ((8.0, -0.55), (8.0, 0.4), "after a\nfailure", (7.35, -0.2), 0.0),
+)
+"""Of `cluster`: from where to where, what goes there, where that stands, and how much the arrow is bent."""
+
+
+def cluster() -> Figure:
+    """What a run on many GPUs is made of."""
+    figure, ((axes,),) = axes_grid(1, 1, (10.5, 3.4))
+    for x, y, text in BOXES:
+        axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=dict(boxstyle="round,pad=0.5", fc="#e3eef7"))
+    for first, last, text, (x, y), bend in ARROWS:
+        axes.annotate(
+            "", last, first, arrowprops=dict(arrowstyle="-|>", color="0.3", connectionstyle=f"arc3,rad={bend}")
+        )
+        axes.text(x, y, text, ha="center" if y > 0 or x < 7 else "left", fontsize=8, color="0.3")
+    axes.set(xlim=(-0.7, 9.8), ylim=(-1.5, 1.8))
+    finish(axes, "A run of GRPO on many GPUs", "", "", legend=None)
+    axes.axis("off")
+    return figure
+
+
+def lanes(outcomes: Mapping[str, Outcome], until_s: float) -> Figure:
+    """What each worker did when (traced timelines), a lane each; a lane is as full as its rows are alive."""
+    figure, grid = axes_grid(len(outcomes), 1, (11, 1.0 + 2.4 * len(outcomes)), sharex=True)
+    shown = {}
+    for (title, outcome), axes in zip(outcomes.items(), grid.flat, strict=True):
+        names = sorted({who for who, *_ in outcome.spans})
+        for who, part, begin_s, end_s, alive in (span for span in outcome.spans if span[2] < until_s):
+            colour, hatch = PART_STYLES[part]
+            axes.bar(
+                begin_s, 0.9 * alive, end_s - begin_s, names.index(who) - 0.45, align="edge", color=colour, hatch=hatch,
+                edgecolor="white", linewidth=0,
+            )  # fmt: skip
+            shown[part] = Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=part)
+        finish(axes, title, "", "seconds" if axes is grid.flat[-1] else "", legend=None)
+        axes.set_yticks(range(len(names)), ["update" if who == TRAINERS else f"worker {who}" for who in names])
+        axes.set_xlim(0, until_s)
+        axes.grid(visible=False)
+    grid[0, 0].legend(
+        handles=[shown[part] for part in PARTS if part in shown], fontsize=9, frameon=False, loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )  # fmt: skip
+    return figure
+
+
+def gpu_seconds(panels: Mapping[str, Mapping[int, Outcome]]) -> Figure:
+    """Where GPU-seconds go by the number of GPUs: panel -> GPUs -> what came out."""
+    figure, grid = axes_grid(1, len(panels), (2.0 + 4.8 * len(panels), 4.4), sharey=True)
+    seen = dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.8)
+    for (title, outcomes), axes in zip(panels.items(), grid.flat, strict=True):
+        below = np.zeros(len(outcomes))
+        for part, (colour, hatch) in PART_STYLES.items():
+            shares = np.array([outcome.share(part) for outcome in outcomes.values()])
+            axes.bar(
+                range(len(below)), shares, 0.85, below, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+                label=part,
+            )  # fmt: skip
+            below += shares
+        for x, outcome in enumerate(outcomes.values()):
+            axes.text(
+                x,
+                outcome.utilisation - 0.02,
+                f"{outcome.utilisation:.0%}",
+                ha="center",
+                va="top",
+                fontsize=8,
+                bbox=seen,
+            )
+        _shares(axes)
+        finish(axes, title, "of all GPU-seconds" if axes is grid.flat[0] else "", "GPUs", legend=None)
+        axes.set_xticks(range(len(below)), [f"{gpus:,}" for gpus in outcomes])
+        axes.grid(axis="x", visible=False)
+    handles, labels = grid.flat[-1].get_legend_handles_labels()
+    grid.flat[-1].legend(
+        handles[::-1], labels[::-1], fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+    )  # fmt: skip
+    figure.supxlabel("number on a bar: utilisation, the two lowest parts together", fontsize=8, color="0.35")
+    return figure
+
+
+def checkpoint_intervals(lines: Mapping[str, Mapping[float, float]], best: Mapping[str, float]) -> Figure:
+    """What failures and checkpoints cost by the minutes between checkpoints: label -> minutes -> share of all time;
+    ``best`` has the minutes of the closed form for each label."""
+    figure, ((axes,),) = axes_grid(1, 1, (8, 3.8))
+    for (label, points), (colour, style) in zip(lines.items(), LINES, strict=False):
+        axes.plot(list(points), list(points.values()), style, color=colour, label=label, markersize=4, markevery=0.1)
+        axes.axvline(best[label], color=colour, linestyle=":", linewidth=1.2)
+    _shares(axes, top=None)
+    finish(axes, "Time that checkpoints and failures take", "of all time", "minutes between checkpoints", legend=None)
+    axes.set_xscale("log")
+    axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.supxlabel("dotted: sqrt(2 C M)", fontsize=8, color="0.35")
+    return figure
+
+
+def foretold(rows: Sequence[Mapping], aim: float) -> Figure:
+    """Seconds that the model of a fleet foretold against those that were measured (`bench.fleet`)."""
+    figure, ((axes,),) = axes_grid(1, 1, (6.5, 4.2))
+    kinds = {
+        "sampling": [row for row in rows if "laps" not in row],
+        "rollouts with updates": [row for row in rows if "laps" in row],
+    }
+    for (label, some), (colour, style) in zip(kinds.items(), LINES, strict=False):
+        pairs = [(row["seconds"], row["foretold_s"]) for row in some]
+        axes.plot(*zip(*pairs, strict=True), style[0], color=colour, label=label, markersize=6) if pairs else None
+    seconds = [row["seconds"] for row in rows] or [1.0]
+    ends = np.array([min(seconds) / 1.5, max(seconds) * 1.5])
+    axes.plot(ends, ends, color="0.4", linewidth=1)
+    axes.fill_between(ends, ends * (1 - aim), ends * (1 + aim), color="0.4", alpha=0.15, linewidth=0)
+    finish(axes, "The model against this machine", "foretold, seconds", "measured, seconds", "best" if rows else None)
+    axes.set(xscale="log", yscale="log")
+    figure.supxlabel(f"band: {aim:.0%} off", fontsize=8, color="0.35")
     return figure

@@ -10,10 +10,10 @@ A stage makes the rows of each chunk and hands them in.  It asks neither who mak
         ...                   # samples.jsonl is whole; this worker alone gets here
 
 Alone, rows are appended to ``samples.jsonl``.  Shared, they lie in ``shards/`` of the run folder (see `shards`) until
-the last worker joins them.  Ranks of one group share their work in this way, and meet when it is done.  A run that was begun in one way goes on in the other: what one process has made counts as
-shards, and where there are shards a stage is shared, told so or not.  Both end with the same files, but for the times
-and the number of workers in the manifest; machines of several kinds round differently, so there a row is one of those
-that they would have made.
+the last worker joins them; ranks of one group share in this way.  A run that was begun in one way goes on in the other:
+what one process has made counts as shards, and where there are shards a stage is shared, told so or not.  Both end with
+the same files, but for the times and the number of workers in the manifest; machines of several kinds round
+differently, so there a row is one of those that they would have made.
 """
 
 import os
