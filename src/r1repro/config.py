@@ -873,9 +873,9 @@ TIER_MODEL: dict[str, dict[str, dict[str, Any]]] = {
 weights are trained: in single precision with AdamW's moments and gradients 16 bytes each, which 8 and 32 ranks share
 (15 GB a GPU of 7.6 billion, 16 GB of 32.8 billion).  **By estimate, not run on a GPU.**"""
 
-TIER_GPUS = {"gpu": 1, "node": 8, "cluster": 64, "paper": 512}
-"""Tier -> GPUs that a plan reckons with where none are named: ours, but for the paper's (hyperparameters.csv,
-r1_zero_rl compute: 64 x 8)."""
+TIER_GPUS = {tier: model["machine"].get("ranks", 1) for tier, model in TIER_MODEL.items()} | {"paper": 512}
+"""Tier -> GPUs that a plan reckons with where none are named; the paper's: hyperparameters.csv, r1_zero_rl compute,
+64 x 8."""
 
 WHY = {
     "questions_per_step": "a million parameters learn from small steps; 32 would quadruple the minutes",
