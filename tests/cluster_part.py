@@ -160,7 +160,8 @@ def _steps(seed_dir):
 def _until(there, process, folder):
     began = time.monotonic()
     while not there():
-        assert process.poll() is None and time.monotonic() < began + LIMIT_S, (folder / "log").read_text()[-4000:]
+        lives = process is None or process.poll() is None
+        assert lives and time.monotonic() < began + LIMIT_S, (folder / "log").read_text()[-4000:]
         time.sleep(0.05)
 
 
@@ -171,6 +172,49 @@ def _worker_of(rank, out):
         if "r1repro.stages.child" in words and words[-1].startswith(str(out)) and names.get("RANK") == str(rank):
             return process.parent()
     raise AssertionError(f"no rank {rank} there")
+
+
+SIFTED = ("rejection.num_questions=1280", "rejection.outputs_per_question=2", "rejection.max_tokens=64")
+"""Five shards."""
+
+
+def test_rejection_sampling_loses_no_row_under_the_same_kills(nodes, tmp_path):
+    """A task of Ray a node, each the very same command; one's worker is killed, then the node of the other."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    words = [sys.executable, "-m", "r1repro", "reject", "--tier", "smoke", "--model", "tiny-1m", "--set", *SIFTED]
+    shared.mkdir()
+    subprocess.run([*words, "--run-dir", str(alone)], check=True, capture_output=True, cwd=tmp_path)
+    with cluster.connected():
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+        task = ray.remote(num_cpus=1, max_retries=5)(subprocess.run)
+        there = [On(node["id"], soft=True) for node in cluster.nodes()]
+        command = [*words, "--run-dir", str(shared), "--shared"]
+        asked = [task.options(scheduling_strategy=node).remote(command, check=True) for node in there]
+        _until(lambda: _shards(shared) >= 1, None, tmp_path)
+        _task_of(shared).parent().kill()
+        _until(lambda: _shards(shared) >= 2, None, tmp_path)
+        (second,) = nodes.worker_nodes
+        nodes.remove_node(second, allow_graceful=False)
+        nodes.add_node(num_cpus=1)
+        ray.get(asked, timeout=LIMIT_S)
+    for name in ("samples.jsonl", "examples.jsonl", "summary.json"):
+        assert (shared / name).read_bytes() == (alone / name).read_bytes(), name
+    assert len(read_lines(shared / "samples.jsonl")) == 1280 and not (shared / "shards").exists()
+    assert read_json(shared / "manifest.json")["exit"] == "complete"
+
+
+def _shards(run):
+    return len(list((run / "shards").glob("shard-*.jsonl"))) if (run / "shards").exists() else 9
+
+
+def _task_of(run):
+    """A process that works on the shards of a run."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(run) in (process.info["cmdline"] or []):
+            return process
+    raise AssertionError(f"nobody works on {run}")
 
 
 # --- what the files of launch/ say to Ray
