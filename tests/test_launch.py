@@ -71,6 +71,20 @@ def test_a_stage_that_is_asked_to_stop_from_outside_stops_where_it_would(tiny, m
     thread.join()
 
 
+def test_a_stage_hears_in_a_process_that_was_started_deaf(tmp_path, monkeypatch):
+    """As a worker of Ray's starts it, with SIGINT blocked, and as a shell does, with SIGINT ignored."""
+    (tmp_path / "stop").touch()
+    monkeypatch.setenv(launch.STOP, str(tmp_path / "stop"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt), launch.listening():
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def test_a_signal_to_the_parent_is_its_childs(tiny):
     def interrupt():
         _until((tiny / "at-work").exists)
