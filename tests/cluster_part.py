@@ -122,6 +122,7 @@ def tiny(nodes, tmp_path, monkeypatch):
 def test_a_refusal_of_one_rank_is_the_parents(tiny, tmp_path):
     with pytest.raises(Refusal, match="^no such thing: take another$"):
         tiny("refused_by_one")
+    assert {(tmp_path / f"starts-{rank}").read_text() for rank in range(2)} == {"once\n"}, "nor are they started again"
     assert list((tmp_path / "out" / "ranks").iterdir()) == []
 
 

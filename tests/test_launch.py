@@ -342,6 +342,16 @@ def test_what_the_driver_refuses_is_the_parents_line(monkeypatch, tmp_path):
     assert "ray://nowhere:1" in launch.outcomes(tmp_path)[0]["refused"]
 
 
+def test_a_rank_that_waits_for_one_that_has_refused_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "GRACE_S", 0.2)
+    monkeypatch.setattr(launch, "POLL_S", 0.05)
+    with subprocess.Popen(["sleep", "60"]) as waits:
+        launch.end(tmp_path, refused="no such thing: take another")
+        assert cluster._code(waits, tmp_path) == -signal.SIGKILL
+    with subprocess.Popen(["sh", "-c", "sleep 0.3; exit 3"]) as fails:
+        assert cluster._code(fails, tmp_path / "elsewhere") == 3
+
+
 def test_the_engine_room_needs_no_ray():
     code = "import sys; sys.modules['ray'] = None; import r1repro.engine.cluster, r1repro.stages.child"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
