@@ -271,7 +271,7 @@ def test_costs_of_a_model_by_hand():
     four = workload.costs_of(seven, rates, gpus_per_worker=4, rows=64, mean_tokens=1000)
     assert four.token_s[64] == pytest.approx(one.token_s[64] / 4)
     calls = workload.costs_of(seven, plan.Rates(0, 0, 1.0), gpus_per_worker=4, rows=1, mean_tokens=1000)
-    assert calls.token_s[1] == pytest.approx(plan.CALLS * seven.layers + 20, rel=0.01)
+    assert calls.token_s[1] == pytest.approx((plan.CALLS + 20) * seven.layers + plan.STEP_CALLS, rel=0.01)
 
 
 def test_rows_that_fit_by_hand():
