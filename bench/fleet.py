@@ -193,7 +193,8 @@ def measured(name: str, made: actor.Actor, number: int, changes: dict[str, int])
 
 
 def smoke_run() -> list[dict[str, Any]]:
-    """What R1-Zero does at tier smoke, but for its files; see `rollout.one_rollout`."""
+    """What R1-Zero does at tier smoke, but for its files and the warm-up of its learning rate; see
+    `rollout.one_rollout`."""
     cfg, weights = config.r1_zero("smoke", 0).rl, base.folder("tiny-1m")
     made = actor.load(weights)
     reference, optimizer = actor.Reference(made, weights, Policy()), rl.new_optimizer(made.model, cfg)
