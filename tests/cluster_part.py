@@ -88,7 +88,8 @@ def test_a_node_with_another_source_or_without_the_folder_is_seen(nodes, tmp_pat
         lost = cluster.looks(there, [str(tmp_path / "gone" / "mark")])
         with pytest.raises(Refusal, match=r"does not see the folder .*/gone: put the runs"):
             cluster.check(config.Machine(), where, there, lost)
-    shutil.copytree(TOP / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for room in ("src", "papers"):
+        shutil.copytree(TOP / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     with open(tmp_path / "src" / "r1repro" / "records.py", "a") as file:
         file.write("# of another version\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
