@@ -405,7 +405,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stages")
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(MODELS), "share", str(folder)], env=env, capture_output=True, text=True, timeout=100
+        [sys.executable, str(MODELS), "share", str(folder)], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
