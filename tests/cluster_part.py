@@ -11,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,10 +20,10 @@ import pytest
 import yaml
 
 from r1repro import config
-from r1repro.engine import checkpoint, cluster
+from r1repro.engine import checkpoint, cluster, launch
 from r1repro.records import Refusal
-from r1repro.run import read_json, read_lines, sha256_file
-from r1repro.stages import r1_zero
+from r1repro.run import Stopped, read_json, read_lines, sha256_file
+from r1repro.stages import child, r1_zero
 
 TOP = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 LIMIT_S = 900
@@ -31,7 +32,8 @@ LIMIT_S = 900
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOP / "src"), "R1REPRO_TRACKERS": "", "JUPYTER_PREFER_ENV_PATH": "1",
+    "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TOP / 'src'}{os.pathsep}{TOP / 'tests'}", "R1REPRO_TRACKERS": "",
+    "JUPYTER_PREFER_ENV_PATH": "1",
 }  # fmt: skip
 QUICK = {"evaluate.num_questions": 12, "evaluate.k": 2}
 """Of tier smoke: evaluations are no work of ranks."""
@@ -94,13 +96,45 @@ def test_a_node_with_another_source_or_without_the_folder_is_seen(nodes, tmp_pat
         file.write("# of another version\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
     other = nodes.add_node(num_cpus=1)
-    monkeypatch.setenv("PYTHONPATH", str(TOP / "src"))
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
     try:
         with pytest.raises(Refusal, match=r"node .* has r1repro \w{12}, this machine \w{12}: install the same"):
             cluster.report()
     finally:
         nodes.remove_node(other)
     assert "2 nodes, 2 cores, 0 GPUs, equal versions" in cluster.report()
+
+
+# --- what ranks tell their parent, and it them
+
+
+@pytest.fixture
+def tiny(nodes, tmp_path, monkeypatch):
+    """Gives a function that does a stage of `launched` on both nodes."""
+    command = launch.command
+    monkeypatch.setattr(launch, "command", lambda machine, module, file: command(machine, "launched", file))
+    monkeypatch.setenv("R1REPRO_TEST_PLACE", str(tmp_path))
+    monkeypatch.setenv("R1REPRO_OUT", str(tmp_path / "out"))
+    settings = config.r1_zero("smoke", 0, {"machine.launcher": "ray", "machine.ranks": 2})
+    return lambda call: child.run("r1_zero", settings, tmp_path, call=call)
+
+
+def test_a_refusal_of_one_rank_is_the_parents(tiny, tmp_path):
+    with pytest.raises(Refusal, match="^no such thing: take another$"):
+        tiny("refused_by_one")
+    assert {(tmp_path / f"starts-{rank}").read_text() for rank in range(2)} == {"once\n"}, "nor are they started again"
+    assert list((tmp_path / "out" / "ranks").iterdir()) == []
+
+
+def test_a_file_asks_the_ranks_of_all_nodes_to_stop(tiny, tmp_path, monkeypatch):
+    stop = tmp_path / "time is up"
+    monkeypatch.setenv(launch.STOP, str(stop))
+    thread = threading.Thread(target=lambda: (_until((tmp_path / "at-work").exists, None, tmp_path), stop.touch()))
+    thread.start()
+    with pytest.raises(Stopped, match="run it again to go on from there"):
+        tiny("until_asked")
+    thread.join()
+    assert {(tmp_path / f"starts-{rank}").read_text() for rank in range(2)} == {"once\n"}, "they are not started again"
 
 
 # --- a run while things die

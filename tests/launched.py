@@ -44,6 +44,20 @@ def until_asked(settings, place: Path) -> None:
             interrupts.stop()
 
 
+def refused_by_one(settings, place: Path) -> None:
+    """The second rank refuses, while the first one waits for it."""
+    import torch
+
+    from r1repro.engine import dist
+    from r1repro.records import Refusal
+    from r1repro.stages import child
+
+    with child.at_work(settings.machine):
+        if not dist.leads():
+            raise Refusal("no such thing: take another")
+        torch.distributed.barrier()
+
+
 def main(file: Path) -> int:
     place = Path(os.environ["R1REPRO_TEST_PLACE"])
     if started(place) == 1 and os.environ.get("R1REPRO_TEST_KILLED", "nobody") == os.environ.get("RANK", "0"):

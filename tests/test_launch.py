@@ -71,6 +71,20 @@ def test_a_stage_that_is_asked_to_stop_from_outside_stops_where_it_would(tiny, m
     thread.join()
 
 
+def test_a_stage_hears_in_a_process_that_was_started_deaf(tmp_path, monkeypatch):
+    """As a worker of Ray's starts it, with SIGINT blocked, and as a shell does, with SIGINT ignored."""
+    (tmp_path / "stop").touch()
+    monkeypatch.setenv(launch.STOP, str(tmp_path / "stop"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt), launch.listening():
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def test_a_signal_to_the_parent_is_its_childs(tiny):
     def interrupt():
         _until((tiny / "at-work").exists)
@@ -326,6 +340,16 @@ def test_what_the_driver_refuses_is_the_parents_line(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "ray://nowhere:1")
     assert cluster.main(["launched", str(tmp_path / "child.json")]) == 2
     assert "ray://nowhere:1" in launch.outcomes(tmp_path)[0]["refused"]
+
+
+def test_a_rank_that_waits_for_one_that_has_refused_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "GRACE_S", 0.2)
+    monkeypatch.setattr(launch, "POLL_S", 0.05)
+    with subprocess.Popen(["sleep", "60"]) as waits:
+        launch.end(tmp_path, refused="no such thing: take another")
+        assert cluster._code(waits, tmp_path) == -signal.SIGKILL
+    with subprocess.Popen(["sh", "-c", "sleep 0.3; exit 3"]) as fails:
+        assert cluster._code(fails, tmp_path / "elsewhere") == 3
 
 
 def test_the_engine_room_needs_no_ray():

@@ -37,6 +37,9 @@ REACH_S = 5.0
 LOOK_S = 300.0
 """Ours: seconds in which every node must have started a process and looked around; a cold disk takes a minute."""
 
+GRACE_S = 30.0
+"""Ours: seconds in which the other ranks end after one has refused or stopped; `torchrun` gives them as many."""
+
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
@@ -292,12 +295,24 @@ def rank(told: dict[str, Any]) -> None:
             stdin=subprocess.PIPE, stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            code = process.wait()
+            code = _code(process, place)
         finally:
             process.kill()
-    if code:
+    if code and not launch.outcomes(place):  # else there is nothing to start again
         lines = (place / f"rank-{number}.log").read_text(errors="replace").strip().splitlines()
         raise RuntimeError(f"rank {number} ended with code {code}: {lines[-1][:200] if lines else 'it said nothing'}")
+
+
+def _code(process: subprocess.Popen, place: Path) -> int:
+    """Exit code of a rank.  One that waits for another, which has refused or stopped, is ended."""
+    over = float("inf")
+    while (code := process.poll()) is None:
+        time.sleep(launch.POLL_S)
+        if over == float("inf") and launch.outcomes(place):
+            over = time.monotonic() + GRACE_S
+        if time.monotonic() > over:
+            process.kill()
+    return code
 
 
 def _agreed_port(number: int) -> int:

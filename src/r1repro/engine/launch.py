@@ -196,8 +196,10 @@ def listening() -> Iterator[None]:
                 return
 
     first = threading.current_thread() is threading.main_thread() and _listens.acquire(blocking=False)
-    if first and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it does not wait for
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if first:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a worker of Ray's starts its rank with it blocked
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it does not wait for
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     if first and files:
         threading.Thread(target=look, daemon=True).start()
     try:
