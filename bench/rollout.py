@@ -64,10 +64,16 @@ def held(case: str, weights: Path) -> tuple[actor.Actor, actor.Reference]:
 
 
 def one_rollout(
-    cfg: RL, index: int, made: actor.Actor, reference: actor.Reference, optimizer, machine: Machine
+    cfg: RL,
+    index: int,
+    made: actor.Actor,
+    reference: actor.Reference,
+    optimizer,
+    machine: Machine,
+    watch: rl.Watch | None = None,
 ) -> tuple[rl.Rollout, dict]:
     """What `rl.train` does in one rollout, but for its files: sample, score, compare, count, update."""
-    watch, rewards = rl.Watch(), combine.load(cfg.rewards)
+    watch, rewards = watch or rl.Watch(), combine.load(cfg.rewards)
     questions = data.rollout_questions(cfg.questions, cfg.seed, index, cfg.questions_per_rollout)
     samples = made.sample(
         questions, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,

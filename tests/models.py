@@ -363,13 +363,14 @@ def _share(folder: Path) -> None:
         return lambda *a, **k: (time.sleep(0.05), sample(*a, **k))[1]
 
     model = save_base(folder / "base")
-    collect._sampled, collect.CHUNK, shards.LEASE_S = solved, 4, 0.5
+    collect._sampled, collect.CHUNK, shards.LEASE_S = solved, 2, 0.5
     for name, program in (("collect", _collect), ("evaluate", _evaluate)):
         place = folder / name
         assert _wait(_fork(lambda run, m, p=program: p(run, m, False), place / "alone", model)) == 0
         quick, sampler.sample = sampler.sample, slow(sampler.sample)
         workers = [_fork(lambda run, m, p=program: p(run, m, True), place / "shared", model) for _ in range(2)]
         while not _is_at_its_second_shard(place / "shared" / "shards", workers[0]):
+            assert os.waitid(os.P_PID, workers[0], os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "it is done already"
             time.sleep(0.001)
         os.kill(workers[0], signal.SIGKILL)
         assert [_wait(worker) for worker in workers] == [-signal.SIGKILL, 0]

@@ -202,3 +202,48 @@ def test_an_interrupted_command_says_how_to_go_on(capfd, monkeypatch):
     monkeypatch.setattr(cli, "_tiers", interrupt)
     assert cli.main(["tiers"]) == 130
     assert "go on" in capfd.readouterr().err
+
+
+# --- shared work
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("reject", "--tier", "smoke", "--run-dir"),
+        ("evaluate", "--model", "tiny-1m", "--run-dir"),
+        ("evaluate", "--model", "scripted:silent", "--benchmark", "aime2024", "--out"),
+    ],
+)
+def test_shared_work_needs_a_folder_that_is_there(capfd, tmp_path, words):
+    refused(capfd, [*words, tmp_path / "none", "--shared"], f"no folder {tmp_path}/none here", "mkdir -p")
+    assert not (tmp_path / "none").exists()
+
+
+def test_lm_eval_is_not_shared(capfd, tmp_path):
+    words = ("evaluate", "--model", "tiny-1m", "--out", tmp_path, "--shared", "--lm-eval", "ifeval")
+    refused(capfd, words, "--shared does not share tasks of lm_eval")
+
+
+@pytest.mark.parametrize("shared", [[], ["--shared"]])
+def test_reject_collects_with_the_settings_of_notebook_06(capfd, tmp_path, tiny_base, monkeypatch, shared):
+    asked = []
+    monkeypatch.setattr("r1repro.stages.collect.collect", lambda *a, **k: asked.append((*a, k["shared"])) or "made")
+    words = ["reject", "--tier", "smoke", "--seed", "3", "--model", str(tiny_base), "--run-dir", str(tmp_path), *shared]
+    assert cli.main([*words, "--set", "rejection.num_questions=9"]) == 0
+    ((cfg, folder, model, _, is_shared),) = asked
+    assert (cfg.seed, cfg.num_questions, cfg.general_share) == (3, 9, 0.25)
+    assert (folder, model, is_shared) == (str(tmp_path), tiny_base, bool(shared))
+    assert capfd.readouterr().out == "made\n"
+
+
+def test_reject_is_done_for_notebook_06(capfd, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("R1REPRO_OUT", str(tmp_path))
+    monkeypatch.setattr("r1repro.stages.collect.collect", lambda *a, **k: asked.append(a) or "made")
+    monkeypatch.setattr("r1repro.stages.r1.model_of", lambda _, seed_dir, name: seed_dir / name)
+    assert cli.main(["reject", "--tier", "smoke"]) == 0
+    place = tmp_path / "smoke" / "seed-0"
+    assert asked[0][1:3] == (place / "dev3" / "by_rule", place / "dev2")
+    assert capfd.readouterr().out == "made\n"
+    refused(capfd, ["reject", "--tier", "smoke", "--seed", "1", "--shared"], f"no folder {tmp_path}/smoke/seed-1")

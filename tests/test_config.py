@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from r1repro import config, paper
+from r1repro import config, config_arms, data, paper
 from r1repro.records import Refusal
 
 
@@ -193,3 +193,29 @@ def test_the_table_has_every_number_and_a_reason_wherever_cpu_differs():
             assert float(row[tier]) == pytest.approx(getattr(getattr(config.r1_zero(tier), part), key)), (name, tier)
         differs = row["cpu"] != row["paper"]
         assert bool(row["why the cpu tier differs"]) == differs, name
+
+
+def _askers(settings, place=""):
+    """Whatever of some settings asks a fixed number of questions, by its name."""
+    for name in (field.name for field in dataclasses.fields(settings)):
+        value = getattr(settings, name)
+        if isinstance(value, config.Evaluate | config.Collect):
+            yield f"{place}{name}", value
+        elif dataclasses.is_dataclass(value):
+            yield from _askers(value, f"{place}{name}.")
+
+
+@pytest.mark.parametrize("tier", ["smoke", "cpu"])
+def test_there_are_as_many_questions_as_a_tier_asks(tier):
+    """Open prompts are few: a number that is too large stopped a run after an hour and a quarter."""
+    whole = [config.r1_zero(tier, 0), config.r1(tier, 0)]
+    arms = (config_arms.versus, config_arms.attempts, config_arms.protocol, config_arms.controls)
+    whole += [of(tier, 0) for of in arms]
+    asked = [asker for settings in whole for asker in _askers(settings)]
+    assert len(asked) > 12
+    for name, cfg in asked:
+        if isinstance(cfg, config.Evaluate):
+            found = data.split_questions(cfg.questions, cfg.split, cfg.seed, cfg.num_questions)
+        else:
+            found = data.training_questions(cfg.questions, "collect", cfg.seed, cfg.num_questions)
+        assert len(found) == cfg.num_questions, name

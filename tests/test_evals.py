@@ -14,6 +14,7 @@ import sys
 import tarfile
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import models
 import numpy as np
@@ -421,6 +422,18 @@ def test_a_scripted_model_scores_all_or_nothing(script, value, data, tmp_path):
         assert [metric["value"] for metric in summary["metrics"]] == [value] * len(summary["metrics"])
         assert summary["questions"] == len(catalogue.items_of(catalogue.named(name)))
     assert [m["name"] for m in read_json(tmp_path / "AIME 2024" / "summary.json")["metrics"]] == ["pass@1", "cons@64"]
+
+
+def test_workers_that_share_a_benchmark_leave_what_one_leaves(data, tmp_path):
+    few = config.Machine(max_rows=64)  # two questions a chunk
+    alone = run.run(exam(), tmp_path / "alone", "scripted:perfect", few)
+    with ThreadPoolExecutor(2) as workers:
+        done = [workers.submit(run.run, exam(), tmp_path / "both", "scripted:perfect", few, True) for _ in range(2)]
+    assert [future.result() for future in done] == [tmp_path / "both"] * 2
+    for name in ("samples.jsonl", "summary.json"):
+        assert (tmp_path / "both" / name).read_bytes() == (alone / name).read_bytes()
+    assert {file.name for file in (tmp_path / "both").iterdir()} == {file.name for file in alone.iterdir()}
+    assert "workers" in read_json(tmp_path / "both" / "manifest.json")
 
 
 def test_a_model_is_sampled_by_the_protocol(data, tmp_path, tiny_base, monkeypatch):

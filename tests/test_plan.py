@@ -1,12 +1,13 @@
 """Plans: shapes, memory against what is held in truth, the arithmetic of time; devices, the planner and its verb."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
+from bench import plan as bench_plan
 from bench.run import RESULTS
 from r1repro import __main__ as cli
 from r1repro import config, students
@@ -65,7 +66,7 @@ UPDATES = {
     ),
     "recomputed": (made(8, 256, 8, 2, 704, 1024), FULL, dict(tokens=2048, outputs=16, prompts=2, recompute=True)),
     "recomputed, long prompts": (
-        made(8, 256, 8, 2, 704, 1024), FULL, dict(tokens=512, outputs=16, prompts=32, recompute=True)
+        made(8, 256, 8, 2, 704, 1024), FULL, dict(tokens=512, outputs=32, prompts=32, recompute=True)
     ),
     "two micro-batches": (
         made(4, 256, 4, 4, 768, 1024), FULL, dict(tokens=1024, outputs=8, prompts=1, micro_batches=2)
@@ -195,7 +196,8 @@ def test_states_are_divided_by_the_ranks_and_adapters_are_not():
     assert sum(weights.values()) * 64 == 16 * many.shape.parameters, "weights, reference, two moments"
     assert planner.update_bytes(many)["gradients"] * 64 == 4 * many.shape.parameters
     layer = many.shape.linear / many.shape.layers
-    assert planner.update_bytes(few)["layers gathered whole"] == 10 * layer, "two in half precision, a gradient twice"
+    gathered = planner.update_bytes(few)["layers gathered whole"]
+    assert gathered == (3 * 2 + 2 + 2 * 4) * layer, "three in half precision, a gradient, and two in single"
     beside = [planned(gpus=n, overrides={"policy.weights": "qlora"}) for n in (8, 64)]
     assert planner.static_bytes(beside[0]) == planner.static_bytes(beside[1])
     assert planner.static_bytes(beside[0])["weights"] > 0.5 * many.shape.parameters
@@ -346,3 +348,36 @@ def test_the_plan_of_the_paper(capfd):
     out = capfd.readouterr().out
     for word in ("671 billion", "101,000", "5,000", "41,000", "published", "assumed"):
         assert word in out
+
+
+# --- predictions against measurements, as committed
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return read_json(RESULTS / "cpu-plan.json")
+
+
+def test_the_committed_predictions_come_out_of_the_formulas(committed):
+    """A formula that changes without a new measurement, or rates that were fitted on something else, are seen."""
+    rates = bench_plan.fit(committed["rows"])
+    for phase, of in rates.items():
+        assert asdict(of) == pytest.approx(committed["rates"][phase], rel=1e-6)
+    for new, old in zip(bench_plan.compared(committed["rows"], rates), committed["rows"], strict=True):
+        for phase in bench_plan.PHASES:
+            assert new[phase]["foretold"] == pytest.approx(old[phase]["foretold"], rel=1e-6), old["configuration"]
+            assert new[phase]["error"] == pytest.approx(old[phase]["error"], abs=1e-6)
+
+
+def test_what_was_held_out_is_foretold(committed):
+    """Memory within 10 %, time within 25 %, on configurations that the rates were not fitted on."""
+    held_out = [row for row in committed["rows"] if row["role"] == "held out"]
+    fitted = [row["configuration"] for row in committed["rows"] if row["role"] == "fit"]
+    assert [row["configuration"] for row in held_out] == [asdict(one) for one in bench_plan.HELD_OUT]
+    assert len(held_out) == 8 and not [row for row in held_out if row["configuration"] in fitted]
+    for of in (lambda one: one.shape().parameters, lambda one: one.length, lambda one: one.outputs):
+        assert max(map(of, bench_plan.HELD_OUT)) >= 10 * min(map(of, bench_plan.HELD_OUT))
+    for row in held_out:
+        for phase in bench_plan.PHASES:
+            assert abs(row[phase]["error"]["bytes"]) <= 0.10, row["configuration"]
+            assert abs(row[phase]["error"]["seconds"]) <= 0.25, row["configuration"]

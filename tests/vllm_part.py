@@ -281,6 +281,31 @@ def small_runs(folder):
     return found
 
 
+def cut_up(folder):
+    """RL on two ranks, the policy cut up over them, each with a vLLM of its own; then its evaluation."""
+    from r1repro import config
+    from r1repro.engine import dist
+    from r1repro.stages import evaluate, rl
+    from r1repro.tinyworld import base
+
+    dist.join()
+    changes = {"policy.sampler": "vllm", "rl.learning_rate": 5e-4, "rl.num_rollouts": 2, "rl.num_checkpoints": 1}
+    changes |= {"rl.questions": "chain_sum", "rl.max_tokens": 64, "rl.questions_per_step": 4, "machine.shard": True}
+    changes |= {"evaluate.num_questions": 4, "evaluate.k": 2, "evaluate.max_tokens": 64}
+    settings = config.r1_zero("smoke", overrides=changes)
+    run = rl.train(settings.rl, folder / "rl", base.folder(base.MAIN), settings.machine)
+    last = rl.checkpoint.folder_of(run, rl.checkpoint.steps_in(run)[-1])
+    done = evaluate.run(settings.evaluate, folder / "evaluated", last, settings.machine)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = {
+        "rank": dist.rank(), "cut": (last / "shards").is_dir(), "moved": lines[-1]["policy/kl_reference_nats"],
+        "nats": [line["sampler/divergence_nats"] for line in lines if "sampler/divergence_nats" in line],
+        "questions": json.loads((done / "summary.json").read_text())["questions"],
+    }  # fmt: skip
+    dist.leave()
+    return found
+
+
 def notebook(folder):
     """Notebook 03 at smoke from its first cell to its last, vLLM sampling; its run's rewards."""
     import papermill
@@ -304,7 +329,9 @@ PROGRAMS = {
     "small_runs": small_runs,
     "notebook": notebook,
     "ranks": ranks,
+    "cut_up": cut_up,
 }
+ON_RANKS = ("ranks", "cut_up")
 
 
 # --- what the tests look at
@@ -312,7 +339,7 @@ PROGRAMS = {
 
 def run(name, folder):
     path = os.pathsep.join([str(TOP / "src"), os.environ.get("PYTHONPATH", "")])
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if name == "ranks" else []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if name in ON_RANKS else []
     done = subprocess.run(
         [sys.executable, *launch, __file__, name, str(folder)], capture_output=True, text=True, timeout=LIMIT_S,
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -441,6 +468,14 @@ def test_ranks_share_an_engine_or_have_one_each(seen):
         assert max(found["together"] + found["apart"]) < CLOSE
         assert found["ranks_after_together"] == found["ranks_after_apart"] == 2.0
     assert first["together_rows"] == second["together_rows"] == first["apart_rows"] + second["apart_rows"]
+
+
+def test_ranks_serve_what_they_train_between_them(seen):
+    """Each rank's vLLM has the weights that both of them hold in part, before and after they have moved."""
+    first, second = seen["cut_up"]
+    assert first["rank"] != second["rank"] and first["cut"] and first["questions"] == 4
+    assert len(first["nats"]) == 2 and max(first["nats"]) < 1e-4 and first["moved"] > 1e-6
+    assert first["nats"] == second["nats"]
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])

@@ -332,7 +332,7 @@ TIER_ARMS["cpu"] |= {
         warmup_steps=8, refresh_reference_every=20, num_checkpoints=4,
     ),
     "attempts.evaluate": config.TIER_R1["cpu"]["evaluate"],
-    "attempts.evaluate_general": dict(num_questions=300, k=8, max_tokens=160, seed=14864973),
+    "attempts.evaluate_general": dict(num_questions=160, k=16, max_tokens=160, seed=14864973),
 }  # fmt: skip
 
 

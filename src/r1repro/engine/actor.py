@@ -123,7 +123,7 @@ def load(
     """
     held, machine = held or Policy(), machine or Machine()
     check_device(machine.device)
-    shard = machine.shard and trained is not None
+    shard = machine.shard and (trained is not None or (held.sampler == "vllm" and dist.num_ranks() > 1))
     model = policy.load(folder, held=held, device=machine.device, shard=shard)
     if trained is not None and held.weights != "full" and not adapters.has(model):
         adapters.attach_(model, held, Path(folder), trained)

@@ -11,6 +11,8 @@ numbers are those of one rank, up to the order of sums.  What the library leaves
 Checkpoints are safetensors that each rank writes its rows of, and that any number of ranks reads.
 """
 
+import copy
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.filesystem import FileSystem
@@ -125,6 +128,26 @@ def copy_into_(plain: nn.Module, model: nn.Module) -> None:
     targets = dict(plain.named_parameters())
     for name, weight in full(model):
         targets[name].copy_(weight)
+
+
+def save_plain(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> Path:
+    """Have the whole model in ``folder`` on each node, as one that needs none of this; all ranks must ask.
+
+    The first rank of a node writes it, and alone holds it whole in main memory.
+    """
+    writes = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    weights = {}
+    for name, weight in full(model):
+        if writes:
+            weights[name] = weight.to("cpu", dtype)
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        about = copy.deepcopy(model.config)
+        about.dtype = dtype
+        about.save_pretrained(folder)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    dist.meet()
+    return folder
 
 
 def save_(folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -141,8 +141,10 @@ def update_bytes(s: Setting) -> dict[str, float]:
         for parts in phases:
             parts["gradients"] /= s.place.gpus
             parts.pop("weights for products", None)
-            # This one and the next, its gradient as it comes and in single precision on its way to the ranks' sum.
-            parts["layers gathered whole"] = (3 * s.size + plan.SINGLE) * layer
+            # This layer, the next one as it is gathered and as it is taken apart, this one's gradient; and in single
+            # precision those of this one and of the one before, on their way to the ranks' sum (torch 2.13,
+            # FSDPCommContext keeps one all_gather_result and one reduce_scatter_input).
+            parts["layers gathered whole"] = (4 * s.size + 2 * plan.SINGLE) * layer
             parts["embedding and head gathered whole"] = s.size * s.shape.others + plan.SINGLE * head
     return max(phases, key=lambda parts: sum(parts.values()))
 

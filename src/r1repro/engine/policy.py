@@ -169,7 +169,8 @@ class Prefix:
 
     num_common: int
     ends: tuple[Tensor, ...] = ()
-    """What the model's last layer gave at each position: of the common beginning, of the rest."""
+    """Of a model that is cut up over ranks, what its last layer gave at each position: of the common beginning, of the
+    rest."""
 
     def end_to_end(self) -> list[Tensor]:
         """Keys, then values, of each layer without the padding: (1, heads, tokens of all prompts, width of a head)."""
@@ -214,8 +215,8 @@ def beginning(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Begin
         return Beginning([], [], [])
     cache = _Repeatable(model, [], [])
     inputs = torch.tensor([tokens], device=model.device)
-    end = model.base_model(input_ids=inputs, past_key_values=cache, use_cache=True).last_hidden_state
-    return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], (end,))
+    ends = _end(model, input_ids=inputs, past_key_values=cache, use_cache=True)
+    return Beginning(tokens, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], ends)
 
 
 def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beginning | None = None) -> Prefix:
@@ -233,14 +234,14 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
     if width:
         tails_QP = torch.tensor([[0] * (width - len(t)) + t for t in tails])
         position_QP = (mask_QP.cumsum(1) - 1)[:, num_common:].clamp(min=0)
-        end = model.base_model(
+        ends += _end(
+            model,
             input_ids=tails_QP.to(model.device),
             attention_mask=mask_QP.long().to(model.device),
             position_ids=position_QP.to(model.device),
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        ends = (*ends, end)
+        )
     return Prefix(
         keys=[layer.keys for layer in cache.layers],
         values=[layer.values for layer in cache.layers],
@@ -250,6 +251,12 @@ def prefix(model: PreTrainedModel, prompts: Sequence[Sequence[int]], common: Beg
         num_common=num_common,
         ends=ends,
     )
+
+
+def _end(model: PreTrainedModel, **inputs: Any) -> tuple[Tensor, ...]:
+    """Run tokens through the model for what it leaves in its cache; gives what `Prefix.ends` holds of it."""
+    end = model.base_model(**inputs).last_hidden_state
+    return (end,) if fsdp.is_cut(model) else ()
 
 
 def _common_length(prompts: Sequence[Sequence[int]]) -> int:

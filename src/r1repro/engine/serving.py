@@ -4,14 +4,16 @@ What is served is what the policy has: all its weights; or its base, with the sa
 is served as the numbers that those stand for.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, fsdp, probe
+from r1repro.engine import adapters, dist, fsdp, probe
 from r1repro.engine.sampler import Samples
 from r1repro.engine.vllm_sampler import VLLM
 from r1repro.engine.vocabulary import Vocabulary
@@ -85,7 +87,10 @@ class Serving:
     def _started(self, max_tokens: int) -> VLLM:
         """An engine that serves the base under an adapter, or all weights as they are now."""
         folder, adapted = Path(self._folder.name) / "weights", adapters.has(self._model)
-        adapters.save_plain(self._model, folder)
+        if fsdp.is_cut(self._model):
+            folder = fsdp.save_plain(self._model, self._of_node() / "weights", getattr(torch, self._held.dtype))
+        else:
+            adapters.save_plain(self._model, folder)
         self._changed = False
         return VLLM(
             folder, dtype=self._held.dtype, max_prompt_tokens=self._machine.max_prompt_tokens, max_tokens=max_tokens,
@@ -93,6 +98,11 @@ class Serving:
             memory_share=self._machine.sampler_memory, tensor_parallel=self._machine.tensor_parallel, seed=0,
             timeout_s=self._machine.sampler_timeout_s,
         )  # fmt: skip
+
+    def _of_node(self) -> Path:
+        """A folder that the ranks of a node share: that of the first of them."""
+        first = dist.rank() - int(os.environ.get("LOCAL_RANK", dist.rank()))
+        return Path(dist.gathered([self._folder.name])[first])
 
     def _adapter(self) -> Path:
         """The policy's adapter, written to a folder of its own: vLLM may read it again."""

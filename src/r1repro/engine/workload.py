@@ -141,12 +141,12 @@ def costs_of(
         rates: of one GPU.
         sync_s, step_s, reward_s: ours, assumed.
     """
-    served = Policy(weights="lora", dtype="bfloat16")  # what is read for a token: weights in half precision
     trained = Policy(dtype="bfloat16")
+    halved = plan.Cost(traffic=(plan.BYTES["bfloat16"] - plan.SINGLE) * shape.parameters)  # weights as they are served
 
     def token_s(n: int) -> float:
         work = plan.Work(tokens=0, outputs=0, prompts=0, prompt_tokens=0, rows=n, mean_tokens=mean_tokens)
-        cost = plan.sampling_cost(shape, served, work) * (1 / mean_tokens)
+        cost = plan.sampling_cost(shape, trained, work) * (1 / mean_tokens) + halved
         shared = plan.Cost(cost.flop, cost.traffic, 0.0) * (1 / gpus_per_worker)
         return rates.seconds(shared + plan.Cost(calls=cost.calls))
 

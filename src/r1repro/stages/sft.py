@@ -103,7 +103,7 @@ def tokenised(
 
         def read(after: tokens.Place) -> tokens.Rows:
             first, skip, size = after
-            bar.update(size)
+            bar.update(size - bar.n)
             for index, shard in enumerate(files[first:], start=first):
                 for number, row, num_bytes in shard.rows(skip if index == first else 0):
                     bar.update(num_bytes)
