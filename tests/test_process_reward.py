@@ -72,7 +72,8 @@ def test_the_process_reward_is_that_of_the_weakest_step(head, tmp_path):
     assert [score.value for score in reward(questions, texts)] == [search.weakest_step(values) for values in steps]
     assert [len(values) for values in steps] == [3, 1, 3] and reward.inputs["process reward model"]
     read = reward.read(questions[0], texts[0])
-    assert "".join(step for step, _ in read).strip() == texts[0] and [value for _, value in read] == steps[0]
+    assert "".join(step for step, _ in read).strip() == texts[0]
+    assert [value for _, value in read] == pytest.approx(steps[0], abs=1e-6)  # alone, it shares no beginning
 
 
 def test_a_step_is_labelled_by_what_its_own_continuations_come_to(often, tmp_path, monkeypatch):
