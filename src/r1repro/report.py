@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from r1repro import ledger_models, pack, paper, plots
 from r1repro.models import students_in
 from r1repro.records import Refusal
-from r1repro.run import between_marks, read_json, read_lines, speaking_of, write_json, write_text
+from r1repro.run import between_marks, read_json, read_lines, speaking_of, write_bytes, write_json, write_text
 from r1repro.site import claims, ledger, material, notebook, page, samples, tables
 from r1repro.site.claims import before_after, effect_text, measured
 from r1repro.site.material import Material
@@ -113,7 +113,9 @@ def _write(
     drawn = {}
     for name, caption in FIGURES.items():
         if figure := draw(name, content):
-            figure.savefig(folder / "figures" / f"{name}.png", metadata={"Software": None})
+            png = io.BytesIO()
+            figure.savefig(png, metadata={"Software": None})
+            write_bytes(folder / "figures" / f"{name}.png", fewer_colours(png.getvalue()))
             drawn[name] = caption
     notebooks, cells = _write_notebooks(folder, content, hide)
     asked, shown = samples.choose(content), tables.every(content)
@@ -217,15 +219,19 @@ COLOURS = 128
 
 def lighter(picture: str) -> str:
     """A PNG in base64 with at most `COLOURS` colours; what is no picture, or gets no smaller, as it was."""
-    small = io.BytesIO()
     try:
-        whole = base64.b64decode(picture)
-        with Image.open(io.BytesIO(whole)) as image:
-            few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-            few.save(small, "PNG", optimize=True)
+        return base64.b64encode(fewer_colours(base64.b64decode(picture))).decode()
     except (binascii.Error, UnidentifiedImageError):
         return picture
-    return base64.b64encode(small.getvalue()).decode() if len(small.getvalue()) < len(whole) else picture
+
+
+def fewer_colours(png: bytes) -> bytes:
+    """The same of a PNG's bytes."""
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few.save(small, "PNG", optimize=True)
+    return min(small.getvalue(), png, key=len)
 
 
 def _hidden_from(out: Path) -> dict[str, str]:
