@@ -67,7 +67,7 @@ def done(tmp_path, tiny_base, capfd):
         (["r1-zero", "--tier", "paper"], ["paper", "trains nothing"]),
         (["reproduce", "--tier", "paper"], ["paper", "trains nothing"]),
         (["r1-zero", "--tier", "gpu"], ["cuda", "tier cpu"]),
-        (["r1-zero", "--tier", "node"], ["node"]),
+        (["r1-zero", "--tier", "node"], ["machine.device is", "choose tier cpu"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.learning_rate=fast"], ["rl.learning_rate", "'fast'", "number"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.num_rollouts=2.5"], ["rl.num_rollouts", "2.5", "whole"]),
         (["r1-zero", "--tier", "smoke", "--set", "rl.learning_rate=NaN"], ["nan", "finite"]),
