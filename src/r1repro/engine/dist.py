@@ -1,6 +1,6 @@
 """Ranks.  A stage is one program that asks here for its rank; with one rank there is no process group at all.
 
-Under `torchrun` (RANK is set) `join` takes part in the group; where Ray Train has made one already, that is it.  Each
+Where RANK is set, by `torchrun` or by the worker of Ray Train that started it, `join` takes part in the group.  Each
 rank does its share of the work, all of them hold the same results, and the first one alone writes: `open_run`, `led`.
 Token weights are made for the whole step, so ranks add their gradients up and never average them.
 """

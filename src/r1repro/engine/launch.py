@@ -27,7 +27,7 @@ import tqdm.std
 from r1repro.config import Machine
 from r1repro.engine import dist
 from r1repro.records import Refusal
-from r1repro.run import Stopped, read_json, write_json
+from r1repro.run import Interrupts, Stopped, read_json, write_json
 
 MARK = "R1REPRO_CHILD"
 """Environment variable that says that this process was started for one stage."""
@@ -118,7 +118,7 @@ def wait(words: Sequence[str], place: Path) -> None:
         if "refused" in outcome:
             raise Refusal(outcome["refused"])
     if forwarding.came or outcomes(place):
-        raise Stopped(forwarding.came or outcomes(place)[0]["stopped"], "its last checkpoint")
+        raise Stopped(forwarding.came or outcomes(place)[0]["stopped"], forwarding.after)
     if code:
         raise Refusal(
             f"the stage's process ended with code {code} ({last[:200]}): run it again, it goes on from its last "
@@ -126,26 +126,18 @@ def wait(words: Sequence[str], place: Path) -> None:
         )
 
 
-class _Forwarding:
-    """Within ``with``: SIGINT and SIGTERM are put into the words of `wait`; in another thread nothing is changed."""
+class _Forwarding(Interrupts):
+    """Within ``with``: SIGINT and SIGTERM are put into the words of `wait`."""
 
     def __init__(self, process: subprocess.Popen, place: Path):
-        self._process, self._place, self.came, self._before = process, place, 0, {}
-
-    def __enter__(self) -> "_Forwarding":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        super().__init__("its last checkpoint")
+        self._process, self._place = process, place
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.came:
+        if self._came:
             os.killpg(self._process.pid, signal.SIGTERM)
             raise KeyboardInterrupt
-        self.came = number
+        self._came = number
         Path(_stop(self._place)).touch()
         name = signal.Signals(number).name
         sys.stderr.write(f"\n{name}: stopping at the next checkpoint; once more to stop at once\n")
