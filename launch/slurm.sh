@@ -66,10 +66,12 @@ trap stop USR1 TERM
 # Slurm's SIGTERM goes to every process; only the stages, which know where to stop, are to act on it.
 (trap '' TERM && exec "$@") &
 work=$!
-code=0
-while kill -0 "$work" 2>/dev/null; do # a signal ends a wait, not the work
+gone=""
+while [[ -z $gone ]]; do # a signal ends a wait, not the work; of work that is gone wait has the last word
+    kill -0 "$work" 2>/dev/null || gone=yes
     wait "$work"
     code=$?
+    ((code > 128)) || gone=yes
 done
 
 if [[ -n $asked ]]; then

@@ -175,8 +175,13 @@ def test_what_slurm_takes_away_is_asked_to_stop_once(slurm, tmp_path):
     assert (tmp_path / "log").read_text().count("asked to stop") == 1
 
 
-@pytest.mark.parametrize(("code", "asked"), [(0, False), (3, False)])
-def test_without_a_signal_the_job_ends_as_its_work_does(slurm, tmp_path, code, asked):
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("code", [0, 3, 137])
+def test_without_a_signal_the_job_ends_as_its_work_does(slurm, tmp_path, monkeypatch, code, slow):
+    """Also on a machine so busy that the work is over before the script comes to wait for it."""
+    if slow:
+        (tmp_path / "busy").write_text("""trap '[[ -z ${work-} ]] || sleep 0.1' DEBUG""")
+        monkeypatch.setenv("BASH_ENV", str(tmp_path / "busy"))
     assert slurm("bash", "-c", f"exit {code}", nodes=1).wait(20) == code
     assert lines(tmp_path / "calls") == []
 
