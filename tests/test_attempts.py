@@ -6,6 +6,7 @@ import pytest
 
 from r1repro import config
 from r1repro.config_arms import Derived, attempts
+from r1repro.engine import checkpoint
 from r1repro.records import Refusal
 from r1repro.stages import attempts as stage
 
@@ -114,7 +115,7 @@ def test_the_first_checkpoint_is_dev3_and_the_last_one_the_arm(tmp_path):
 
 def test_what_an_earlier_notebook_makes_is_asked_for_in_one_line(tmp_path):
     with pytest.raises(Refusal, match="run the notebook that makes it first"):
-        stage.end_of(tmp_path)
+        checkpoint.end_of(tmp_path)
 
 
 @pytest.mark.parametrize("tier", ["smoke", "cpu"])

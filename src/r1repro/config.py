@@ -29,10 +29,6 @@ GYM = "reasoning-gym/"
 TIERS = ("smoke", "cpu", "gpu", "node", "cluster", "paper")
 
 
-def _paper(stage: str, name: str) -> float:
-    return paper.constant(stage, name)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretrain:
     """Pre-training of a tiny-world base model (`make base`).  Not a stage of the paper; all values are ours."""
@@ -108,7 +104,7 @@ class Policy:
     `grpo.importance`."""
 
     def __post_init__(self):
-        _positive(self, "rank", "alpha", "importance_cap")
+        check_positive(self, "rank", "alpha", "importance_cap")
         for name, known in (("weights", KINDS), ("dtype", DTYPES), ("template", TEMPLATES), ("sampler", SAMPLERS)):
             if getattr(self, name) not in known:
                 raise Refusal(f"policy.{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
@@ -145,38 +141,38 @@ class RL:
     average: str = "r1repro.algo.grpo:per_output_mean"
     """Import path; ``token_mean`` is DAPO's, ``constant_divisor`` Dr. GRPO's."""
 
-    questions_per_step: int = int(_paper("r1_zero_rl", "questions_per_step"))
+    questions_per_step: int = int(paper.constant("r1_zero_rl", "questions_per_step"))
     """hyperparameters.csv, r1_zero_rl questions_per_step."""
 
-    outputs_per_question: int = int(_paper("r1_zero_rl", "group_size_G"))
+    outputs_per_question: int = int(paper.constant("r1_zero_rl", "group_size_G"))
     """G; hyperparameters.csv, r1_zero_rl group_size_G."""
 
-    steps_per_rollout: int = int(_paper("r1_zero_rl", "minibatches_per_rollout"))
+    steps_per_rollout: int = int(paper.constant("r1_zero_rl", "minibatches_per_rollout"))
     """Mini-batches, each used once; hyperparameters.csv, r1_zero_rl minibatches_per_rollout."""
 
     num_rollouts: int = 650
     """hyperparameters.csv, r1_zero_rl total_steps 10,400 over 16 steps a rollout."""
 
-    learning_rate: float = _paper("r1_zero_rl", "learning_rate")
+    learning_rate: float = paper.constant("r1_zero_rl", "learning_rate")
     """Of AdamW, constant; hyperparameters.csv, r1_zero_rl learning_rate."""
 
-    kl_coefficient: float = _paper("r1_zero_rl", "kl_coefficient_beta")
+    kl_coefficient: float = paper.constant("r1_zero_rl", "kl_coefficient_beta")
     """beta of Eq. 1; hyperparameters.csv, r1_zero_rl kl_coefficient_beta."""
 
-    clip_low: float = _paper("reasoning_rl_stage1", "clip_epsilon")
+    clip_low: float = paper.constant("reasoning_rl_stage1", "clip_epsilon")
     """epsilon of Eq. 1 below.  Reported for R1's first RL stage only (hyperparameters.csv, reasoning_rl_stage1); a
     ratio is positive, so 1 - 10 never binds."""
 
-    clip_high: float = _paper("reasoning_rl_stage1", "clip_epsilon")
+    clip_high: float = paper.constant("reasoning_rl_stage1", "clip_epsilon")
     """epsilon of Eq. 1 above; same source."""
 
-    temperature: float = _paper("r1_zero_rl", "rollout_temperature")
+    temperature: float = paper.constant("r1_zero_rl", "rollout_temperature")
     """hyperparameters.csv, r1_zero_rl rollout_temperature."""
 
-    max_tokens: int = int(_paper("r1_zero_rl", "max_length_initial"))
+    max_tokens: int = int(paper.constant("r1_zero_rl", "max_length_initial"))
     """Cap of an output; hyperparameters.csv, r1_zero_rl max_length_initial."""
 
-    refresh_reference_every: int = int(_paper("r1_zero_rl", "reference_model_refresh_steps"))
+    refresh_reference_every: int = int(paper.constant("r1_zero_rl", "reference_model_refresh_steps"))
     """Steps; hyperparameters.csv, r1_zero_rl reference_model_refresh_steps."""
 
     warmup_steps: int = 0
@@ -202,12 +198,13 @@ class RL:
         return self.num_rollouts * self.steps_per_rollout
 
     def __post_init__(self):
-        _known_source(self)
+        check_source(self)
         if self.late_questions:
-            _known_source(self, "late_questions")
-        _positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
-        _positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints", "clip_high")
-        _not_negative(self, "warmup_steps", "kl_coefficient", "clip_low", "late_rollouts")
+            check_source(self, "late_questions")
+        check_positive(self, "questions_per_step", "steps_per_rollout", "num_rollouts", "max_tokens", "temperature")
+        check_positive(self, "learning_rate", "refresh_reference_every", "max_grad_norm", "num_checkpoints")
+        check_positive(self, "clip_high")
+        check_not_negative(self, "warmup_steps", "kl_coefficient", "clip_low", "late_rollouts")
         if self.late_rollouts and not self.late_questions:
             raise Refusal(
                 f"rl.late_rollouts is {self.late_rollouts}, but rl.late_questions names no source for them: give one "
@@ -235,10 +232,10 @@ class SFT:
     seed: int = 0
     """Ours: order of the examples."""
 
-    epochs: int = int(_paper("sft_800k", "epochs_v1"))
+    epochs: int = int(paper.constant("sft_800k", "epochs_v1"))
     """hyperparameters.csv, sft_800k epochs_v1; v2 says 2 to 3."""
 
-    batch_size: int = int(_paper("sft_800k", "batch_size"))
+    batch_size: int = int(paper.constant("sft_800k", "batch_size"))
     """Examples a step; hyperparameters.csv, sft_800k batch_size (the unit is not stated there)."""
 
     learning_rate: float = 5e-5
@@ -250,7 +247,7 @@ class SFT:
     warmup: float = 0.03
     """Ours: share of the steps; not reported."""
 
-    max_tokens: int = int(_paper("sft_800k", "max_context"))
+    max_tokens: int = int(paper.constant("sft_800k", "max_context"))
     """Longer outputs are left out; hyperparameters.csv, sft_800k max_context."""
 
     max_grad_norm: float = 1.0
@@ -260,8 +257,8 @@ class SFT:
     """Ours: steps between checkpoints that a stopped run goes on from."""
 
     def __post_init__(self):
-        _positive(self, "epochs", "batch_size", "learning_rate", "max_tokens", "max_grad_norm", "checkpoint_every")
-        _not_negative(self, "warmup", "final_share", "seed")
+        check_positive(self, "epochs", "batch_size", "learning_rate", "max_tokens", "max_grad_norm", "checkpoint_every")
+        check_not_negative(self, "warmup", "final_share", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,9 +313,9 @@ class Collect:
     """Share of general data in what is written: 200,000 of 800,000; hyperparameters.csv, sft_800k."""
 
     def __post_init__(self):
-        _positive(self, "num_questions", "outputs_per_question", "keep_per_question", "temperature", "max_tokens")
-        _not_negative(self, "num_examples", "general_share", "min_language_share", "overlooked", "seed")
-        _known_source(self)
+        check_positive(self, "num_questions", "outputs_per_question", "keep_per_question", "temperature", "max_tokens")
+        check_not_negative(self, "num_examples", "general_share", "min_language_share", "overlooked", "seed")
+        check_source(self)
         if self.rewrite and self.questions not in SOURCES:
             raise Refusal(
                 f"collect.rewrite is True, but the editor knows no sentence of {self.questions!r}: set it to false, or "
@@ -355,18 +352,18 @@ class Teach:
     instruction: str = ""
     """Ours: put behind each question when it is asked, and not kept with it."""
 
-    temperature: float = _paper("evaluation", "temperature")
+    temperature: float = paper.constant("evaluation", "temperature")
     """hyperparameters.csv, evaluation temperature; how the 800,000 were sampled is not reported."""
 
-    top_p: float = _paper("evaluation", "top_p")
+    top_p: float = paper.constant("evaluation", "top_p")
     """hyperparameters.csv, evaluation top_p."""
 
-    max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
+    max_tokens: int = int(paper.constant("evaluation", "max_generation_tokens"))
     """Cap of an output, thinking included; hyperparameters.csv, evaluation max_generation_tokens."""
 
     def __post_init__(self):
-        _positive(self, "outputs_per_question", "temperature", "top_p", "max_tokens")
-        _not_negative(self, "num_questions", "seed")
+        check_positive(self, "outputs_per_question", "temperature", "top_p", "max_tokens")
+        check_not_negative(self, "num_questions", "seed")
         if not self.url.startswith(("http://", "https://")):
             raise Refusal(f"teach.url is {self.url!r}: give one that begins with http:// or https://")
         if self.top_p > 1:
@@ -401,13 +398,13 @@ class RewardModel:
     min_difference: float = 1.0
     """Pairs that differ by less are dropped; hyperparameters.csv, helpful_rm labeling."""
 
-    batch_size: int = int(_paper("helpful_rm", "batch_size"))
+    batch_size: int = int(paper.constant("helpful_rm", "batch_size"))
     """hyperparameters.csv, helpful_rm batch_size."""
 
-    learning_rate: float = _paper("helpful_rm", "learning_rate")
+    learning_rate: float = paper.constant("helpful_rm", "learning_rate")
     """hyperparameters.csv, helpful_rm learning_rate."""
 
-    epochs: int = int(_paper("helpful_rm", "epochs"))
+    epochs: int = int(paper.constant("helpful_rm", "epochs"))
     """hyperparameters.csv, helpful_rm epochs."""
 
     max_tokens: int = 8192
@@ -417,9 +414,9 @@ class RewardModel:
     """Ours: tokens of an output that is judged, at most; longer ones are cut."""
 
     def __post_init__(self):
-        _positive(self, "num_prompts", "outputs_per_prompt", "judge_calls", "batch_size", "learning_rate", "epochs")
-        _positive(self, "max_tokens", "max_output")
-        _not_negative(self, "judge_noise", "min_difference", "seed")
+        check_positive(self, "num_prompts", "outputs_per_prompt", "judge_calls", "batch_size", "learning_rate")
+        check_positive(self, "epochs", "max_tokens", "max_output")
+        check_not_negative(self, "judge_noise", "min_difference", "seed")
         if self.kind not in ("helpful", "whole", "safety", "judge"):
             raise Refusal(f"rewardmodel.kind is {self.kind!r}: choose helpful, whole, safety or judge")
 
@@ -442,16 +439,16 @@ class Evaluate:
     num_questions: int = 200
     """Ours: AIME has 30, MATH-500 500."""
 
-    k: int = int(_paper("evaluation", "k_MATH_Codeforces"))
+    k: int = int(paper.constant("evaluation", "k_MATH_Codeforces"))
     """Samples a question; hyperparameters.csv, evaluation k_MATH_Codeforces."""
 
-    temperature: float = _paper("evaluation", "temperature")
+    temperature: float = paper.constant("evaluation", "temperature")
     """hyperparameters.csv, evaluation temperature."""
 
-    top_p: float = _paper("evaluation", "top_p")
+    top_p: float = paper.constant("evaluation", "top_p")
     """hyperparameters.csv, evaluation top_p."""
 
-    max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
+    max_tokens: int = int(paper.constant("evaluation", "max_generation_tokens"))
     """hyperparameters.csv, evaluation max_generation_tokens."""
 
     greedy: bool = False
@@ -465,9 +462,9 @@ class Evaluate:
     """Ours: another number draws other outputs to the same questions."""
 
     def __post_init__(self):
-        _known_source(self)
-        _positive(self, "num_questions", "k", "temperature", "top_p", "max_tokens")
-        _not_negative(self, "seed", "shots", "draw")
+        check_source(self)
+        check_positive(self, "num_questions", "k", "temperature", "top_p", "max_tokens")
+        check_not_negative(self, "seed", "shots", "draw")
         if self.greedy and self.k > 1:
             raise Refusal(f"evaluate.k is {self.k}, but greedy outputs to a question are all the same: set it to 1")
         if self.split not in ("validation", "test"):
@@ -495,18 +492,18 @@ class Exam:
     """Samples a question; 0 for the number of section 3 (hyperparameters.csv, evaluation k_MATH_Codeforces and its
     like), or ours where it gives none."""
 
-    temperature: float = _paper("evaluation", "temperature")
+    temperature: float = paper.constant("evaluation", "temperature")
     """hyperparameters.csv, evaluation temperature."""
 
-    top_p: float = _paper("evaluation", "top_p")
+    top_p: float = paper.constant("evaluation", "top_p")
     """hyperparameters.csv, evaluation top_p."""
 
-    max_tokens: int = int(_paper("evaluation", "max_generation_tokens"))
+    max_tokens: int = int(paper.constant("evaluation", "max_generation_tokens"))
     """hyperparameters.csv, evaluation max_generation_tokens; a benchmark may have a lower cap."""
 
     def __post_init__(self):
-        _positive(self, "temperature", "top_p", "max_tokens")
-        _not_negative(self, "seed", "limit", "k")
+        check_positive(self, "temperature", "top_p", "max_tokens")
+        check_not_negative(self, "seed", "limit", "k")
         if self.top_p > 1:
             raise Refusal(f"exam.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1")
 
@@ -557,9 +554,9 @@ class Machine:
     """Ours: cut weights, gradients and moments of a model that is trained in full up over the ranks (FSDP2)."""
 
     def __post_init__(self):
-        _positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
-        _positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel", "ranks")
-        _not_negative(self, "restarts")
+        check_positive(self, "micro_batch_tokens", "max_rows", "logits_at_once", "max_prompt_tokens")
+        check_positive(self, "sampler_memory", "sampler_timeout_s", "tensor_parallel", "ranks")
+        check_not_negative(self, "restarts")
         if self.launcher not in LAUNCHERS:
             raise Refusal(f"machine.launcher is {self.launcher!r}: choose one of {', '.join(LAUNCHERS)}")
         if self.launcher == "here" and self.ranks > 1:
@@ -683,10 +680,10 @@ PIPELINE: dict[str, dict[str, Any]] = {
     "helpful": {},
     "safety": dict(kind="safety", num_prompts=106_000),
     "all_scenarios": dict(
-        rewards=(*RULES, LANGUAGE), temperature=_paper("rl_all_scenarios_stage2", "rollout_temperature"),
+        rewards=(*RULES, LANGUAGE), temperature=paper.constant("rl_all_scenarios_stage2", "rollout_temperature"),
         late_questions="all_scenarios", num_rollouts=106, late_rollouts=25,
     ),
-    "distill": dict(batch_size=int(_paper("distill_sft", "batch_size")), learning_rate=1e-4),
+    "distill": dict(batch_size=int(paper.constant("distill_sft", "batch_size")), learning_rate=1e-4),
     "evaluate": {},
     "evaluate_open": dict(questions="open", k=4),
 }  # fmt: skip
@@ -917,7 +914,7 @@ def r1_zero(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
     """
     parts = {"rl": TIER_RL[tier], "evaluate": TIER_EVALUATE[tier]} if tier in TIERS else {}
     parts |= TIER_MODEL.get(tier, {}) if tier in TIERS else {}
-    return _settings(R1Zero, tier, seed, parts, overrides)
+    return build(R1Zero, tier, seed, parts, overrides)
 
 
 def r1(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> R1:
@@ -936,7 +933,7 @@ def r1(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> 
         overrides = {name: value for name, value in overrides.items() if name != "student"} | {
             "students": overrides["student"]
         }
-    made = _settings(R1, tier, seed, parts, overrides)
+    made = build(R1, tier, seed, parts, overrides)
     return replace(
         made, own_rates=made.own_rates and not {"distill.learning_rate", "distill.final_share"} & {*(overrides or ())}
     )
@@ -996,10 +993,10 @@ def distill(tier: str, student: str, seed: int = 0, overrides: Mapping[str, Any]
         "evaluate": TIER_EVALUATE[tier],
         "policy": model.get("policy", {}) | template,
     }
-    return _settings(Distill, tier, seed, parts, overrides)
+    return build(Distill, tier, seed, parts, overrides)
 
 
-def _settings(
+def build(
     cls: type, tier: str, seed: int, parts: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None
 ) -> Any:
     """Settings of a pipeline: its parts at a tier, the seed in each that is not an evaluation, overrides last."""
@@ -1115,7 +1112,8 @@ def _default(cls: type, key: str) -> Any:
     return next(f.default for f in dataclasses.fields(cls) if f.name == key)
 
 
-def _positive(settings: Any, *names: str) -> None:
+def check_positive(settings: Any, *names: str) -> None:
+    """Refuse settings that are not above 0, by name."""
     part = type(settings).__name__.lower()
     for name in names:
         value = getattr(settings, name)
@@ -1124,7 +1122,8 @@ def _positive(settings: Any, *names: str) -> None:
             raise Refusal(f"{part}.{name} is {value}, but it must be above 0: give one such as {usual}")
 
 
-def _not_negative(settings: Any, *names: str) -> None:
+def check_not_negative(settings: Any, *names: str) -> None:
+    """Refuse settings below 0, by name."""
     part = type(settings).__name__.lower()
     for name in names:
         value = getattr(settings, name)
@@ -1133,7 +1132,8 @@ def _not_negative(settings: Any, *names: str) -> None:
             raise Refusal(f"{part}.{name} is {value}, but it must not be below 0: give one such as {usual}")
 
 
-def _known_source(settings: Any, name: str = "questions") -> None:
+def check_source(settings: Any, name: str = "questions") -> None:
+    """Refuse a setting that names no source of questions."""
     source, part = getattr(settings, name), type(settings).__name__.lower()
     if not known_source(source):
         raise Refusal(f"{part}.{name} is {source!r}: choose {sources()}")

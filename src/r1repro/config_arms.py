@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from r1repro import config
+from r1repro import config, paper
 from r1repro.config import RL, SFT, Collect, Evaluate, Machine, Policy, RewardModel
 from r1repro.records import Refusal
 
@@ -137,7 +137,7 @@ def versus(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = None)
     }
     own = _own(tier, "versus")
     parts = {part: parts.get(part, {}) | own.get(part, {}) for part in {**parts, **own}}
-    return config._settings(Versus, tier, seed, parts, overrides)
+    return config.build(Versus, tier, seed, parts, overrides)
 
 
 # Notebook 10: unsuccessful attempts
@@ -182,9 +182,9 @@ class ProcessReward:
 
     def __post_init__(self):
         names = ("num_questions", "outputs_per_question", "continuations", "temperature", "max_tokens")
-        config._positive(self, *names, "batch_size", "learning_rate", "epochs")
-        config._not_negative(self, "seed")
-        config._known_source(self)
+        config.check_positive(self, *names, "batch_size", "learning_rate", "epochs")
+        config.check_not_negative(self, "seed")
+        config.check_source(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,11 +212,11 @@ class TreeSearch:
     exploration: float = 1.0
     """Ours: c of `search.puct`; values lie between 0 and 1."""
 
-    temperature: float = config._paper("evaluation", "temperature")
+    temperature: float = paper.constant("evaluation", "temperature")
     """Of proposed lines, as in evaluation (hyperparameters.csv, evaluation temperature), so that sampling and search
     draw from one distribution."""
 
-    top_p: float = config._paper("evaluation", "top_p")
+    top_p: float = paper.constant("evaluation", "top_p")
     """Of proposed lines; hyperparameters.csv, evaluation top_p."""
 
     max_line_tokens: int = 1024
@@ -230,9 +230,9 @@ class TreeSearch:
 
     def __post_init__(self):
         names = ("num_questions", "expansions", "width", "temperature", "top_p", "max_line_tokens", "max_tokens")
-        config._positive(self, *names, "keep_per_question")
-        config._not_negative(self, "seed", "exploration")
-        config._known_source(self)
+        config.check_positive(self, *names, "keep_per_question")
+        config.check_not_negative(self, "seed", "exploration")
+        config.check_source(self)
         if self.top_p > 1:
             raise Refusal(
                 f"treesearch.top_p is {self.top_p}, but it is a share of probability: use a number from 0 to 1"
@@ -278,7 +278,7 @@ class Attempts:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self):
-        config._positive(self, "best_of")
+        config.check_positive(self, "best_of")
         if self.pool.k < self.best_of:
             raise Refusal(
                 f"attempts.best_of is {self.best_of}, but pool.k is {self.pool.k}: nobody can choose among more "
@@ -293,7 +293,7 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
     "process_rl": dict(rewards=PROCESS_REWARDS),
     "hacking": dict(
         rewards=(), questions="general", num_rollouts=106,
-        temperature=config._paper("rl_all_scenarios_stage2", "rollout_temperature"),
+        temperature=paper.constant("rl_all_scenarios_stage2", "rollout_temperature"),
     ),
     "evaluate_general": dict(questions="general", k=4),
 }  # fmt: skip
@@ -346,7 +346,7 @@ def attempts(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
     """
     own = _own(tier, "attempts")
     parts = {part: ATTEMPTS.get(part, {}) | own.get(part, {}) for part in (*ATTEMPTS, *own)}
-    return config._settings(Attempts, tier, seed, parts, overrides)
+    return config.build(Attempts, tier, seed, parts, overrides)
 
 
 # Notebook 11: the evaluation protocol, and PPO beside GRPO
@@ -359,7 +359,7 @@ class PPO(RL):
     kl_coefficient: float = 0.0
     """Of the loss: PPO has its KL term in the reward (v2 A.3)."""
 
-    kl_in_reward: float = config._paper("r1_zero_rl", "kl_coefficient_beta")
+    kl_in_reward: float = paper.constant("r1_zero_rl", "kl_coefficient_beta")
     """Ours: beta of GRPO's KL term (hyperparameters.csv, r1_zero_rl kl_coefficient_beta); PPO's is not reported."""
 
     gae_lambda: float = 1.0
@@ -370,8 +370,8 @@ class PPO(RL):
 
     def __post_init__(self):
         RL.__post_init__(self)
-        config._positive(self, "value_learning_rate")
-        config._not_negative(self, "kl_in_reward", "gae_lambda")
+        config.check_positive(self, "value_learning_rate")
+        config.check_not_negative(self, "kl_in_reward", "gae_lambda")
         if self.gae_lambda > 1:
             raise Refusal(f"ppo.gae_lambda is {self.gae_lambda}, but it is a rate of decay: use a number from 0 to 1")
         if self.kl_coefficient:
@@ -381,7 +381,7 @@ class PPO(RL):
 LAMBDAS = {"ppo_95": 0.95, "ppo_100": 1.0}
 """Arm -> its lambda (v2 A.3)."""
 
-CLIPS = {"clip_small": 0.2, "clip_paper": config._paper("reasoning_rl_stage1", "clip_epsilon"), "clip_none": 1e9}
+CLIPS = {"clip_small": 0.2, "clip_paper": paper.constant("reasoning_rl_stage1", "clip_epsilon"), "clip_none": 1e9}
 """Arm -> its epsilon, on both sides.  0.2 is the value in common use; the last never cuts anything.  The paper's is 10,
 and it reports no other (v2 3.2.1)."""
 
@@ -447,7 +447,7 @@ def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
     }
     own = _own(tier, "protocol")
     parts = {part: values | own.get(part, {}) for part, values in parts.items()}
-    return config._settings(Protocol, tier, seed, parts, overrides)
+    return config.build(Protocol, tier, seed, parts, overrides)
 
 
 # Notebook 14: controls of R1-Zero
@@ -510,4 +510,4 @@ def controls(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
         "rl": config.TIER_RL.get(tier, {}) | own.get("rl", {}),
         "evaluate": config.PIPELINE["evaluate"] | config.TIER_R1.get(tier, {}).get("evaluate", {}),
     }
-    return config._settings(Controls, tier, seed, parts, overrides)
+    return config.build(Controls, tier, seed, parts, overrides)

@@ -35,6 +35,21 @@ def steps_in(run: Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in (Path(run) / "checkpoints").glob("step-??????") if p.is_dir())
 
 
+def end_of(run: Path, name: str = "it") -> Path:
+    """The model at the end of a run.
+
+    Args:
+        name: what the run makes, for the refusal.
+
+    Raises:
+        Refusal: the run has not come to its end.
+    """
+    steps = steps_in(run)
+    if not steps or read_json(Path(run) / "manifest.json")["exit"] != "complete":
+        raise Refusal(f"{run} holds no finished model: run the notebook that makes {name} first")
+    return folder_of(run, steps[-1])
+
+
 def save_(
     run: Path,
     step: int,

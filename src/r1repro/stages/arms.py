@@ -4,12 +4,10 @@ arms/<name>             the run that made the arm's model; none where a model of
 models/<name>/reasoning its evaluation, and models/<name>/open where open questions were asked
 """
 
-import json
 from pathlib import Path
 
 from r1repro.config import Evaluate, Machine
 from r1repro.engine import checkpoint
-from r1repro.records import Refusal
 from r1repro.stages import evaluate
 
 
@@ -24,11 +22,7 @@ def model_of(seed_dir: Path | str, name: str) -> Path:
     Raises:
         Refusal: the run has not come to its end.
     """
-    run = run_of(seed_dir, name)
-    steps = checkpoint.steps_in(run)
-    if not steps or json.loads((run / "manifest.json").read_text())["exit"] != "complete":
-        raise Refusal(f"{run} holds no finished model: run the notebook that makes the arm {name} first")
-    return checkpoint.folder_of(run, steps[-1])
+    return checkpoint.end_of(run_of(seed_dir, name), f"the arm {name}")
 
 
 def measure(

@@ -17,7 +17,6 @@ import numpy as np
 from r1repro.algo import estimators, search
 from r1repro.config_arms import Attempts, Derived
 from r1repro.engine import checkpoint, scorer
-from r1repro.records import Refusal
 from r1repro.run import Run, read_json, read_lines, sha256_file, write_json
 from r1repro.stages import arms, evaluate, process_reward, rl, sft, tree_search
 from r1repro.stages.r1_zero import base_folder
@@ -25,18 +24,6 @@ from r1repro.tinyworld import base
 
 ROUNDS = (1, 2)
 """Rounds of search and training: the second is what says whether the first can be repeated."""
-
-
-def end_of(run: Path) -> Path:
-    """The model at the end of a run.
-
-    Raises:
-        Refusal: the run has not come to its end.
-    """
-    steps = checkpoint.steps_in(run)
-    if not steps or read_json(run / "manifest.json")["exit"] != "complete":
-        raise Refusal(f"{run} holds no finished model: run the notebook that makes it first")
-    return checkpoint.folder_of(run, steps[-1])
 
 
 def derived(target: Path, how: Derived, source: Path, make: Callable[[list[dict]], Iterable[dict]], **inputs) -> Path:
@@ -174,7 +161,7 @@ def process_rl(settings: Attempts, seed_dir: Path | str) -> Path:
     reward = scorer.Process(process_model(settings, seed_dir))
     run, start = arms.run_of(seed_dir, "prm_rl"), base_folder(settings.base)
     rl.train(settings.process_rl, run, start, settings.machine, preference=reward)
-    arms.measure(settings.evaluate, seed_dir, "prm_rl", end_of(run), settings.machine)
+    arms.measure(settings.evaluate, seed_dir, "prm_rl", checkpoint.end_of(run), settings.machine)
     return run
 
 
@@ -243,7 +230,7 @@ def hack(settings: Attempts, seed_dir: Path | str, dev3: Path) -> Path:
     No rule is a reward, not even the format's.  Checkpoints answer general prompts, scored by the reward model and by
     the hidden rule, and questions of reasoning.
     """
-    helpful, safety = (end_of(Path(seed_dir) / "r1" / kind) for kind in ("helpful", "safety"))
+    helpful, safety = (checkpoint.end_of(Path(seed_dir) / "r1" / kind) for kind in ("helpful", "safety"))
     run, cfg = arms.run_of(seed_dir, "hacked"), settings.hacking
     rl.train(cfg, run, dev3, settings.machine, preference=scorer.Preference(helpful, safety))
     steps = rl.kept_steps(cfg)

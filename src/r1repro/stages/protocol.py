@@ -156,7 +156,7 @@ def judged_twice(settings: Protocol, seed_dir: Path | str) -> tuple[Path, Path]:
     """
     seed_dir, start = Path(seed_dir), r1.model_of(settings, seed_dir, JUDGED)
     judges = {
-        "summary": _model_of(seed_dir / "r1" / "helpful", "07_all_scenarios"),
+        "summary": checkpoint.end_of(seed_dir / "r1" / "helpful", "the helpfulness model"),
         "whole": reward_model.train(settings.whole, arms.run_of(seed_dir, "whole_judge"), start, settings.machine),
     }
     return tuple(
@@ -191,13 +191,6 @@ def judged(cfg: Evaluate, seed_dir: Path, name: str, kind: str, judge: Path) -> 
 
     place, digest = seed_dir / "models" / name / "reasoning", sha256_file(judge / "model.safetensors")
     return _derived(replace(cfg, questions="open"), place, {"replies": source}, row, {"judge": digest})
-
-
-def _model_of(run: Path, notebook: str) -> Path:
-    steps = checkpoint.steps_in(run)
-    if not steps:
-        raise Refusal(f"{run} holds no model: run the notebook {notebook} first")
-    return checkpoint.folder_of(run, steps[-1])
 
 
 KEPT = ("id", "gold", "language", "level", "family")

@@ -9,7 +9,6 @@ Dev1, Dev2, Dev3 are the paper's names for the models between (v2 Table 3).  Eve
 when it is done, and where the machine is a GPU it is a process of its own (`child`).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +41,7 @@ def model_of(settings: config.R1, seed_dir: Path | str, name: str) -> Path:
     if name.endswith("_base"):
         return base_folder(name.removesuffix("_base"))
     run = seed_dir / runs.get(name, f"students/{name}")
-    steps = checkpoint.steps_in(run)
-    if not steps or json.loads((run / "manifest.json").read_text())["exit"] != "complete":
-        raise Refusal(f"{run} holds no finished model: run the notebook that makes {name} first")
-    return checkpoint.folder_of(run, steps[-1])
+    return checkpoint.end_of(run, name)
 
 
 @child.of_its_own("r1")
