@@ -12,16 +12,18 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import models
 import torch
 from safetensors.torch import save_file
 
 from r1repro import config
-from r1repro.engine import dist, fsdp, policy, sampler
+from r1repro.engine import dist, fsdp, policy, sampler, scorer, work
 from r1repro.records import Refusal
 from r1repro.run import Stopped
-from r1repro.stages import evaluate, rl, sft
+from r1repro.stages import collect, evaluate, reward_model, rl, sft
+from r1repro.tinyworld import corpus
 
 RANKS = (1, 2, 4)
 MACHINE = config.Machine(micro_batch_tokens=14, max_rows=6)
@@ -29,6 +31,15 @@ MACHINE = config.Machine(micro_batch_tokens=14, max_rows=6)
 
 RL = models.small_rl(steps_per_rollout=5, num_rollouts=2, kl_coefficient=0.1, refresh_reference_every=5)
 SFT = config.SFT(batch_size=8, learning_rate=3e-3)
+JUDGE = config.RewardModel(
+    kind="judge", num_prompts=24, outputs_per_prompt=2, batch_size=7, epochs=3, learning_rate=3e-3, max_tokens=96,
+    max_output=16,
+)  # fmt: skip
+REFERENCED = config.Collect(
+    questions="with_reference", num_questions=10, outputs_per_question=4, max_tokens=16, min_language_share=0.0,
+    max_paragraph=10**6, keep_per_question=3, general_share=0.2,
+)  # fmt: skip
+OPEN = models.small_rl(questions="open", num_rollouts=2, max_tokens=16)
 LIVE = models.small_rl(rewards=("ranks:by_text",), num_rollouts=4, kl_coefficient=0.1)
 
 
@@ -117,7 +128,10 @@ def recorded(folder: Path) -> None:
         told += [dist.gathered([dist.rank()] * (dist.rank() + 1)), dist.most(dist.rank()), dist.least(dist.rank())]
         team = [dist.gathered([dist.rank()], 2), dist.stacked(torch.tensor([dist.rank()]), 2).tolist()]
         wide = dist.stacked(torch.full((dist.rank() + 1, 2 + dist.rank()), dist.rank() > 0)).tolist()
-        (folder / f"told-{dist.rank()}.json").write_text(json.dumps([*told, wide, team]))
+        (folder / "begun" / "shards").mkdir(parents=True, exist_ok=True)
+        begun = SimpleNamespace(path=folder / "begun")
+        late = _refused(lambda: work.of(begun, 4, 2, in_step=True, desc="", unit="")).removeprefix(str(folder))
+        (folder / f"told-{dist.rank()}.json").write_text(json.dumps([*told, wide, team, late]))
 
 
 def _refuses():
@@ -157,6 +171,35 @@ def shared(folder: Path) -> None:
     evaluate.run(asked, folder / f"evaluated-{name}", folder / "base", machine)
     assert (folder / f"evaluated-{name}" / "summary.json").exists(), "a rank went on before all was done"
     evaluate.run(asked, folder / f"evaluated-{name}", folder / "base", machine)
+
+
+def _written(_, questions, cfg) -> tuple[list[list[str]], list[int]]:
+    """In the place of a random model's outputs, which no judge likes: every other one is the reference."""
+    thoughts = [f"no {i} ." for i in range(cfg.outputs_per_question)]
+    outputs = [[corpus.output(t, q.gold if i % 2 else t) for i, t in enumerate(thoughts)] for q in questions]
+    return outputs, [9] * len(questions)
+
+
+def rewarded(folder: Path, name: str, shard: bool) -> None:
+    """A reward model as a stage, twice, RL by two of its kind, and outputs that one judges; texts in batches of few
+    tokens, in double precision."""
+    machine = config.Machine(micro_batch_tokens=40, max_rows=6, shard=shard)
+    plain = scorer.load
+
+    def exact(*args, **kwargs):
+        model = plain(*args, **kwargs).double()
+        model.r1repro_tokens = 200
+        return model
+
+    scorer.load = exact
+    for _ in range(2):
+        found = reward_model.train(JUDGE, folder / f"judge-{name}", folder / "base", machine)
+    preference = scorer.Preference(found, found, None, machine)
+    rl.train(OPEN, folder / f"open-{name}", folder / "base", machine, preference)
+    judge = scorer.Judge(folder / "judge-whole-1" / "checkpoints" / found.name, None, machine)
+    collect.CHUNK, collect._sampled = 2, _written
+    collect.collect(REFERENCED, folder / f"kept-{name}", folder / "base", machine, judge=judge, inputs=judge.inputs)
+    scorer.load = plain
 
 
 def on_ranks(count: int, work, *arguments, **environment) -> None:
@@ -203,6 +246,8 @@ def main(folder: Path) -> None:
         on_ranks(count, trained, folder)
     for count in RANKS:
         on_ranks(count, shared, folder)
+    for count, shard in ((1, False), (2, False), (2, True), (4, True)):
+        on_ranks(count, rewarded, folder, f"{'cut' if shard else 'whole'}-{count}", shard)
 
 
 if __name__ == "__main__":

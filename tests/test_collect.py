@@ -68,7 +68,7 @@ def test_of_a_question_the_first_ones_are_kept_or_the_longest():
     question = families.draw("chain_sum", "train", 1, "en", 0)
     texts = [output(thought, question.gold) for thought in ("so it is.", "so.", "so we add, and so it is.")]
     for longest, kept in ((False, texts[0]), (True, texts[2])):
-        found = collect._kept(question, texts, settings(longest=longest), None)
+        found = collect._kept(question, texts, [True] * 3, settings(longest=longest))
         assert [example["output"] for example in found["examples"]] == [kept]
         assert found["dropped"] == ["enough"] * 2
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from r1repro.config import Policy
-from r1repro.engine import checkpoint, dist, export, fsdp, policy
+from r1repro.engine import checkpoint, dist, export, fsdp, policy, scorer
 from r1repro.records import Refusal
+from r1repro.run import read_json
 
 TIMEOUT_S = 300
 
@@ -113,6 +114,30 @@ def test_fine_tuning_as_a_stage_on_two_ranks(done):
     assert not (two / "tokens").exists()
 
 
+@pytest.mark.parametrize("name", ["whole-2", "cut-2", "cut-4"])
+def test_a_reward_model_of_ranks_is_that_of_one_and_pays_alike(done, name):
+    """Sampled, trained and asked by all ranks; on four of them most have rows of no head."""
+    alone, together = (done / f"judge-{n}" for n in ("whole-1", name))
+    assert lines(together / "samples.jsonl") == lines(alone / "samples.jsonl")
+    (last,) = checkpoint.steps_in(alone)
+    model, other = (scorer.load(checkpoint.folder_of(run, last)) for run in (alone, together))
+    assert (checkpoint.folder_of(together, last) / "shards").exists() == ("cut" in name)
+    weights = dict(model.named_parameters())
+    for weight_name, weight in other.named_parameters():
+        torch.testing.assert_close(weight, weights[weight_name], atol=1e-4, rtol=0)
+    texts = [row["text"] for row in lines(alone / "samples.jsonl")]
+    torch.testing.assert_close(scorer.scores(other, texts), scorer.scores(model, texts), atol=1e-4, rtol=0)
+    for file in ("scale.json", "agreement.json"):
+        assert read_json(together / file) == pytest.approx(read_json(alone / file), abs=1e-5)
+    kept = [(done / f"kept-{n}" / "examples.jsonl").read_text() for n in ("whole-1", name)]
+    assert kept[0] == kept[1] and read_json(done / "kept-whole-1" / "summary.json")["dropped"]["wrong"] > 0
+    assert len(kept[0].splitlines()) > 3 and not (done / f"kept-{name}" / "shards").exists()
+    for run, keys in (("judge", ("policy/loss", "policy/grad_norm", "reward/agreement")), ("open", ("reward/mean",))):
+        told = [[[line.get(key) for key in keys] for line in lines(done / f"{run}-{n}" / "metrics.jsonl")]
+                for n in ("whole-1", name)]  # fmt: skip
+        assert told[1] == [pytest.approx(values, abs=1e-4) for values in told[0]]
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_share_an_evaluation(done, count):
     """Each takes questions as it has time, in teams of two where four are; all of them wait for the whole."""
@@ -128,7 +153,8 @@ def test_what_ranks_tell_each_other(done):
     told = [json.loads((done / f"told-{rank}.json").read_text()) for rank in range(2)]
     few = "questions is 1, fewer than the 2 ranks: start fewer, or raise it"
     stacked = [[False, False, False], [True, True, True], [True, True, True]]
-    assert told[0] == told[1] == ["no", few, [0, 1, 1], 1.0, 0.0, stacked, [[0], [0]]]
+    begun = "/begun was begun by workers that take chunks as they come: go on with it with machine.shard=false"
+    assert told[0] == told[1] == ["no", few, [0, 1, 1], 1.0, 0.0, stacked, [[0], [0]], begun]
 
 
 @pytest.mark.parametrize("shape", [dict(weights="lora"), dict(dtype="float16")])

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import tqdm.auto
 
-from r1repro import config, doctor
+from r1repro import chat, config, doctor
 from r1repro.engine import cluster, dist, launch
 from r1repro.records import Refusal
 from r1repro.run import Stopped, read_json, write_json
@@ -217,9 +217,9 @@ def test_what_is_small_is_done_by_one_rank(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(child, "run", lambda kind, settings, *_, call: asked.append((call, settings.machine.ranks)))
     settings = config.r1("smoke", 0, {"machine.launcher": "torchrun", "machine.ranks": 4})
-    r1.scores(settings, tmp_path, ["a"])
+    chat.told_there(settings, tmp_path, ["a"], 0, [])
     r1.cold_start(settings, tmp_path)
-    assert asked == [("scores", 1), ("cold_start", 4)]
+    assert asked == [("told_there", 1), ("cold_start", 4)]
 
 
 def test_what_goes_to_a_cluster_is_whole_and_lies_where_all_see_it(monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from r1repro.config import Policy
@@ -119,11 +119,15 @@ def head_(model: PreTrainedModel, seed: int | None = None) -> None:
     """
     head = model.get_submodule(HEAD).float()
     if seed is not None:
-        drawn = torch.empty(head.weight.shape)
-        drawn.normal_(std=model.config.initializer_range, generator=torch.Generator().manual_seed(seed))
-        head.weight.copy_(drawn)
+        head.weight.copy_(drawn_head(model.config, seed))
     model.r1repro_head = f"{HEAD}.weight"
     _use_(model, POLICY)
+
+
+def drawn_head(about: PreTrainedConfig, seed: int) -> Tensor:
+    """The weight of a new head of one score: (1, width)."""
+    drawn = torch.empty(1, about.hidden_size)
+    return drawn.normal_(std=about.initializer_range, generator=torch.Generator().manual_seed(seed))
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.nn.functional import linear
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from r1repro.engine import dist
 from r1repro.records import Refusal
@@ -62,8 +63,8 @@ def cut_(model: PreTrainedModel) -> None:
     """
     if not torch.distributed.is_initialized():
         raise Refusal("machine.shard cuts weights up over ranks: there are none: set machine.launcher, or shard=false")
-    body, head = model.base_model, model.get_output_embeddings()
-    embedding = model.get_input_embeddings()
+    body, embedding = model.base_model, model.get_input_embeddings()
+    head = model.get_output_embeddings() or model.score  # that of a reward model
     if head.weight is embedding.weight:
         model.set_output_embeddings(TiedHead(embedding))
     else:
@@ -94,25 +95,50 @@ def evened(count: int, model: nn.Module) -> int:
     return int(dist.most(count)) if is_cut(model) else count
 
 
-def load(folder: Path, device: str) -> PreTrainedModel:
+def load(
+    folder: Path, device: str, kind: type = AutoModelForCausalLM, new: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
     """The model of a folder in Hugging Face form, or of a checkpoint that was cut up, in single precision; each rank
-    reads its rows alone."""
+    reads its rows alone.
+
+    Args:
+        kind: the library's class for it, of language models or of models with a score.
+        new: weights that are not taken from the folder, by name.
+    """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+        model = _unfilled(folder, torch.float32, kind)
     cut_(model)
     model.to_empty(device=device)
     body = model.base_model
     body.rotary_emb = type(body.rotary_emb)(config=model.config).to(device)  # its buffers are in no file
-    fill_(dict(model.named_parameters()), folder, "model")
+    _fill_all_(model, folder, new or {})
     return model
 
 
-def whole(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The plain model of a checkpoint that was cut up, in one process."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype)
-    fill_(dict(model.named_parameters()), folder, "model")
+def whole(
+    folder: Path, dtype: torch.dtype, kind: type = AutoModelForCausalLM, new: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
+    """The plain model of a checkpoint that was cut up, in one process; see `load`."""
+    model = _unfilled(folder, dtype, kind)
+    _fill_all_(model, folder, new or {})
     model.tie_weights()
     return model.eval()
+
+
+def _unfilled(folder: Path, dtype: torch.dtype, kind: type) -> PreTrainedModel:
+    score = {"num_labels": 1} if kind is AutoModelForSequenceClassification else {}
+    return kind.from_config(AutoConfig.from_pretrained(folder, **score), dtype=dtype)
+
+
+@torch.no_grad()
+def _fill_all_(model: PreTrainedModel, folder: Path, new: Mapping[str, Tensor]) -> None:
+    weights = dict(model.named_parameters())
+    fill_({name: weight for name, weight in weights.items() if name not in new}, folder, "model")
+    for name, value in new.items():
+        weight = weights[name]
+        cut = hasattr(weight, "device_mesh")
+        value = value.to(weight.device, weight.dtype)
+        weight.copy_(distribute_tensor(value, weight.device_mesh, weight.placements) if cut else value)
 
 
 def full(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

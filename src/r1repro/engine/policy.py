@@ -54,7 +54,7 @@ def load(
     if (folder / "checkpoint.json").exists():
         checkpoint.verify(folder)
     if shard:
-        model = fsdp.load(_that_can_be_cut(folder, held), device)
+        model = fsdp.load(that_can_be_cut(folder, held), device)
     elif base is None:
         model = _plain(folder, dtype, held, device)
     else:
@@ -64,7 +64,8 @@ def load(
     return model.eval()
 
 
-def _that_can_be_cut(folder: Path, held: Policy) -> Path:
+def that_can_be_cut(folder: Path, held: Policy) -> Path:
+    """The folder of a model, or a refusal where `fsdp` does not cut up what is held so."""
     if held.weights != "full" or held.dtype == "float16":
         raise Refusal(
             f"machine.shard cuts up weights that are trained in full, in float32 or bfloat16, not policy.weights="

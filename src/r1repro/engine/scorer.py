@@ -15,14 +15,14 @@ import torch
 import torch.utils.checkpoint
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
 from r1repro import paper
 from r1repro.algo import preference, search
 from r1repro.algo.likelihood import precise
 from r1repro.config import Machine, Policy
-from r1repro.engine import adapters, checkpoint, policy, vocabulary
+from r1repro.engine import adapters, checkpoint, dist, fsdp, policy, vocabulary
 from r1repro.records import Question, Refusal, Score
 from r1repro.run import read_json
 from r1repro.tinyworld import base, general
@@ -32,13 +32,18 @@ MAX_ROWS = 256
 
 
 def load(
-    folder: Path | str, seed: int | None = None, held: Policy | None = None, machine: Machine | None = None
+    folder: Path | str,
+    seed: int | None = None,
+    held: Policy | None = None,
+    machine: Machine | None = None,
+    shard: bool = False,
 ) -> PreTrainedModel:
     """A reward model from its folder; or, given a ``seed``, a new one: a policy's weights with a head drawn from it.
 
     Args:
         held: as the policy is; None: as the folder says, which is whole and in single precision where it holds no
             adapter.
+        shard: cut it up over the ranks, see `fsdp`.
 
     Raises:
         Refusal: no model there, a damaged one, one that was held otherwise.
@@ -57,7 +62,10 @@ def load(
         )
     if seed is not None:
         torch.manual_seed(seed)
-    model = _classifier(base or folder, held, machine.device)
+    if shard or (folder / fsdp.SHARDS).is_dir():
+        model = _from_rows(folder, seed, held, machine.device, shard)
+    else:
+        model = _classifier(base or folder, held, machine.device)
     if held.weights != "full":
         if base:
             adapters.attach_saved_(model, folder, held, with_head=seed is None)
@@ -77,6 +85,15 @@ def load(
     is_whole = held.weights == "full" and model.device.type == "cpu"
     model.r1repro_tokens = None if is_whole else machine.micro_batch_tokens
     return model.eval()
+
+
+def _from_rows(folder: Path, seed: int | None, held: Policy, device: str, shard: bool) -> PreTrainedModel:
+    """The same where a model is to be cut up over the ranks, or where its folder holds one that was."""
+    kind, about = AutoModelForSequenceClassification, AutoConfig.from_pretrained(policy.that_can_be_cut(folder, held))
+    new = {} if seed is None else {f"{adapters.HEAD}.weight": adapters.drawn_head(about, seed)}
+    if shard:
+        return fsdp.load(folder, device, kind, new)
+    return fsdp.whole(folder, torch.float32, kind, new).to(device)
 
 
 def _classifier(folder: Path, held: Policy, device: str) -> PreTrainedModel:
@@ -189,12 +206,25 @@ def output_values(
 
 @torch.no_grad()
 def scores(model: PreTrainedModel, texts: Sequence[str]) -> Tensor:
-    """Score of each text, (N,); short and long ones apart, so that little is padded."""
-    ids = encoded(model, texts)
-    found_N = torch.zeros(len(ids))
-    for rows in parts(model, [len(text) for text in ids], MAX_ROWS) if ids else ():
+    """Score of each text, (N,); short and long ones apart, so that little is padded.
+
+    Of a model that is cut up all ranks must ask, each for texts of its own, or for none.
+    """
+    ids = encoded(model, texts) if texts else []
+    batches = list(parts(model, [len(text) for text in ids], MAX_ROWS)) if ids else []
+    found_N = torch.zeros(len(ids), dtype=model.score.weight.dtype)
+    lacking = fsdp.evened(len(batches), model) - len(batches)  # which ranks agree on before the first pass
+    for rows in batches:
         found_N[rows] = forward(model, [ids[i] for i in rows]).cpu()
+    for _ in range(lacking):
+        forward(model, [[model.r1repro_words.end]])
+    fsdp.rest_(model)
     return found_N
+
+
+def shared_scores(model: PreTrainedModel, texts: Sequence[str]) -> Tensor:
+    """`scores` of texts that all ranks ask for: each does its share, and has those of all."""
+    return dist.stacked(scores(model, texts[dist.share(len(texts))]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +331,13 @@ class Preference:
 
     Args:
         helpful, safety: folders of the reward models.
-        held, machine: see `load`.
+        held, machine: see `load`; with ``machine.shard`` they are cut up over the ranks.
         afar: what scores texts in the place of models that are loaded here: folder and texts -> their scores.
     """
 
     __name__ = "preference"
+    together: bool
+    """The models are cut up: all ranks must ask at the same time, those with nothing to ask too."""
 
     def __init__(
         self, helpful: Path, safety: Path, held: Policy | None = None, machine: Machine | None = None,
@@ -313,7 +345,8 @@ class Preference:
     ):  # fmt: skip
         self.folders = {"general": Path(helpful), "safety": Path(safety)}
         self.kinds = {"general": "helpful", "safety": "safety"}
-        loaded = {} if afar else {place: load(place, None, held, machine) for place in self.folders.values()}
+        self.together = not afar and machine is not None and machine.shard
+        loaded = {} if afar else {p: load(p, None, held, machine, self.together) for p in self.folders.values()}
         self._scores = afar or (lambda folder, texts: scores(loaded[folder], texts))
         self.scales = {family: read_json(folder.parents[1] / "scale.json") for family, folder in self.folders.items()}
 
@@ -326,7 +359,7 @@ class Preference:
         values = [0.0] * len(texts)
         for family, folder in self.folders.items():
             rows = [i for i, question in enumerate(questions) if question.family == family]
-            if rows:
+            if rows or self.together:
                 said = [reads(self.kinds[family], questions[i], texts[i]) for i in rows]
                 scale = self.scales[family]
                 score_N = torch.as_tensor(self._scores(folder, said))
@@ -337,10 +370,18 @@ class Preference:
 
 
 class Judge:
-    """A trained judge: whether an answer says what the reference says (2.3.3)."""
+    """A trained judge: whether an answer says what the reference says (2.3.3).
+
+    Args:
+        held, machine: see `load`; with ``machine.shard`` it is cut up over the ranks.
+    """
+
+    together: bool
+    """It is cut up: all ranks must ask at the same time, those with nothing to ask too."""
 
     def __init__(self, folder: Path, held: Policy | None = None, machine: Machine | None = None):
-        self.folder, self.model = Path(folder), load(folder, None, held, machine)
+        self.together = machine is not None and machine.shard
+        self.folder, self.model = Path(folder), load(folder, None, held, machine, self.together)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -61,18 +61,22 @@ def check_seen(folder: Path | str) -> None:
 
 
 def of(
-    run: Run, rows: int, size: int, shared: bool = False, team: int = 1, *, desc: str, unit: str
-) -> "Alone | Shared | InTeam":
+    run: Run, rows: int, size: int, shared: bool = False, team: int = 1, in_step: bool = False, *, desc: str, unit: str
+) -> "Alone | Shared | InTeam | InStep":
     """The work of a run that is not complete.
 
     Args:
         size: rows a chunk.
         team: so many ranks make each chunk together (`Machine.tensor_parallel`).
+        in_step: ranks make each chunk together, each a part of it, since they ask what all of them must ask at once.
         desc: of the progress bar.
 
     Raises:
-        Refusal: shared with workers that have other versions of what computes.
+        Refusal: shared with workers that have other versions of what computes; begun by such, and now to be made in
+            step.
     """
+    if in_step and dist.num_ranks() > 1:
+        return InStep(run, rows, size, team, desc, unit)
     if dist.num_ranks() > 1 and team > 1:
         return InTeam(run, rows, size, team, desc, unit)
     if shared or dist.num_ranks() > 1 or (run.path / FOLDER).exists():
@@ -199,6 +203,44 @@ class InTeam:
     def update(self, rows: int = 1) -> None:
         if self._job:
             self._job.update(rows)
+
+
+class InStep:
+    """Chunks of which each rank, or each team, makes its share, all at the same time; the first writes their rows."""
+
+    def __init__(self, run: Run, rows: int, size: int, team: int, desc: str, unit: str):
+        if dist.led((run.path / FOLDER).exists):
+            raise Refusal(
+                f"{run.path} was begun by workers that take chunks as they come: go on with it with machine.shard=false"
+            )
+        self.elsewhere = not dist.leads()
+        self._alone = Alone(run, rows, size * dist.num_ranks() // team, desc, unit) if dist.leads() else None
+        self._team = team
+
+    def __enter__(self) -> "InStep":
+        if self._alone:
+            self._alone.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._alone:
+            self._alone.__exit__(*error)
+
+    def take(self, pause: Callable[[], None]) -> Iterator[range]:
+        chunks = self._alone.take(lambda: None) if self._alone else iter(())
+        while chunk := dist.led(lambda: next(chunks, None)):
+            self._size = len(chunk)
+            yield chunk[dist.share(len(chunk), self._team)]
+            pause()
+
+    def keep(self, rows: Iterable[dict[str, Any]]) -> None:
+        made = dist.gathered(list(rows), self._team)
+        if self._alone:
+            self._alone.update(self._size)
+            self._alone.keep(made)
+
+    def update(self, rows: int = 1) -> None:
+        """Rows are counted as they are kept: others make some of them."""
 
 
 def _check_versions(run: Run) -> None:

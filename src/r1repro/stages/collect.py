@@ -28,7 +28,8 @@ CHUNK = 256
 """Questions sampled between two writes."""
 
 Judge = Callable[[Sequence[Question], Sequence[str]], Sequence[bool]]
-"""Whether outputs to questions that no rule can judge agree with their references."""
+"""Whether outputs to questions that no rule can judge agree with their references.  One with a true ``together`` must
+be asked by all ranks at the same time, each about outputs of its own, or about none."""
 
 
 def collect(
@@ -55,7 +56,8 @@ def collect(
     machine = machine or Machine()
     digests = {"model": base.digest(model_dir)} | (inputs or {}) | data.fingerprint(cfg.questions)
     open_run = partial(Run.open, run_dir, stage="collect", config=cfg, inputs=digests, seed=cfg.seed)
-    run = work.open_run(run_dir, open_run, shared)
+    in_step = getattr(judge, "together", False)
+    run = dist.first(open_run) if in_step else work.open_run(run_dir, open_run, shared)
     target = run.path / "examples.jsonl"
     if dist.led(lambda: run.complete):
         return target
@@ -63,16 +65,17 @@ def collect(
     actor = actors.load(model_dir, cfg.policy, machine)
     actor.begin(questions, cfg.max_tokens)
     with work.of(
-        run, len(questions), CHUNK, shared, machine.tensor_parallel, desc="sampling examples", unit="question"
+        run, len(questions), CHUNK, shared, machine.tensor_parallel, in_step, desc="sampling examples", unit="question"
     ) as job:
         with closing(actor), Interrupts("these questions") as interrupts:
-            for items in job.take(interrupts.stop):
+            for items in job.take(partial(dist.stop, interrupts) if in_step else interrupts.stop):
                 chunk = questions[items.start : items.stop]
-                sampled = zip(items, chunk, *_sampled(actor, chunk, cfg), strict=True)
+                outputs, tokens = _sampled(actor, chunk, cfg)
+                sampled = zip(items, chunk, outputs, tokens, _right(chunk, outputs, judge), strict=True)
                 job.update(len(chunk))
                 job.keep(
-                    {"step": item + 1, "tokens": tokens, **_kept(question, outputs, cfg, judge)}
-                    for item, question, outputs, tokens in sampled
+                    {"step": item + 1, "tokens": tokens, **_kept(question, outputs, right, cfg)}
+                    for item, question, outputs, tokens, right in sampled
                 )
         if not job.elsewhere:
             _finish(cfg, run, target, model_dir, judge)
@@ -108,6 +111,8 @@ def _finish(cfg: Collect, run: Run, target: Path, model_dir: Path | str, judge: 
 
 def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -> tuple[list[list[str]], list[int]]:
     """Of each question: its outputs, and how many tokens they have in all."""
+    if not questions:
+        return [], []
     samples = actor.sample(
         questions, cfg.outputs_per_question,
         key=(cfg.seed, 2**30), max_tokens=cfg.max_tokens, temperature=cfg.temperature,
@@ -117,9 +122,8 @@ def _sampled(actor: actors.Actor, questions: Sequence[Question], cfg: Collect) -
     return [texts[i : i + size] for i in range(0, len(texts), size)], tokens
 
 
-def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | None) -> dict:
+def _kept(question: Question, outputs: list[str], right: Sequence[bool], cfg: Collect) -> dict:
     """The examples that come of one question's outputs, and why each other one was dropped."""
-    right = _right(question, outputs, judge)
     rng = random.Random(f"editor/{cfg.seed}/{question.id}")
     dropped, found = [], []
     for text, is_right in zip(outputs, right, strict=True):
@@ -147,12 +151,22 @@ def _kept(question: Question, outputs: list[str], cfg: Collect, judge: Judge | N
     return {"id": question.id, "dropped": dropped + ["enough"] * len(more), "examples": examples}
 
 
-def _right(question: Question, outputs: list[str], judge: Judge | None) -> list[bool]:
-    if question.kind != "open":
-        return [score.verdict == "right" for score in reasoning.accuracy([question] * len(outputs), outputs)]
-    if judge is None:
-        raise Refusal(f"questions of {question.family} have no rule: give a judge, or collect another source")
-    return list(judge([question] * len(outputs), outputs))
+def _right(questions: Sequence[Question], outputs: Sequence[list[str]], judge: Judge | None) -> list[list[bool]]:
+    """Of each question, which of its outputs are right: by rule, or by the judge, who is asked once for all."""
+    pairs = [(question, text) for question, texts in zip(questions, outputs, strict=True) for text in texts]
+    by_judge = [(question, text) for question, text in pairs if question.kind == "open"]
+    if by_judge and judge is None:
+        family = by_judge[0][0].family
+        raise Refusal(f"questions of {family} have no rule: give a judge, or collect another source")
+    said = iter(judge([q for q, _ in by_judge], [text for _, text in by_judge]) if judge else ())
+
+    def ruled(question: Question, texts: list[str]) -> list[bool]:
+        return [score.verdict == "right" for score in reasoning.accuracy([question] * len(texts), texts)]
+
+    return [
+        [next(said) for _ in texts] if question.kind == "open" else ruled(question, texts)
+        for question, texts in zip(questions, outputs, strict=True)
+    ]
 
 
 EDITOR = general.Manner(right=0.90, offer=0.45, rude=0.03)

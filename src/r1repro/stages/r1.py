@@ -122,10 +122,12 @@ def reward_models(settings: config.R1, seed_dir: Path | str) -> tuple[Path, Path
     )
 
 
-@child.of_its_own("r1", alone=True)
+@child.of_its_own("r1")
 def scores(settings: config.R1, folder: Path, texts: Sequence[str]) -> tuple[float, ...]:
     """What a reward model says of texts, for who holds none: a notebook's kernel."""
-    return tuple(scorer.scores(scorer.load(folder, None, settings.policy, settings.machine), texts).tolist())
+    machine = settings.machine
+    model = scorer.load(folder, None, settings.policy, machine, machine.shard)
+    return tuple(scorer.shared_scores(model, texts).tolist())
 
 
 def preference(settings: config.R1, seed_dir: Path | str) -> scorer.Preference:

@@ -33,7 +33,6 @@ HELD_OUT = 0.1
 """Share of the examples that a reward model is not trained on, by prompt; its agreement is measured there."""
 
 
-@dist.by_the_first
 def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine: Machine | None = None) -> Path:
     """Sample, label and train, or go on, or return at once when done; returns the folder of the reward model.
 
@@ -44,30 +43,41 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
         from.
     """
     machine = machine or Machine()
-    run = Run.open(run_dir, stage="reward_model", config=cfg, inputs={"model": base.digest(model_dir)}, seed=cfg.seed)
+    inputs = {"model": dist.led(lambda: base.digest(model_dir))}
+    run = dist.open_run(run_dir, stage="reward_model", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
-        return checkpoint.folder_of(run.path, checkpoint.steps_in(run.path)[-1])
+        return checkpoint.folder_of(run.path, dist.led(lambda: checkpoint.steps_in(run.path))[-1])
     trained, held = labels(run, lambda: labelled(cfg, model_dir, machine))
-    model, folder = fit(run, scorer.load(model_dir, cfg.seed, cfg.policy, machine), trained, cfg, _backward_, cfg.kind)
-    said_N = scorer.scores(model, [text for row in trained[:2000] for text in _texts(row)])
-    write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
-    write_json(run.path / "agreement.json", agreement(model, held, cfg) | {"trained on": len(trained)})
-    run.finish(examples=len(trained) + len(held))
+    start = scorer.load(model_dir, cfg.seed, cfg.policy, machine, machine.shard)
+    model, folder = fit(run, start, trained, cfg, _backward_, cfg.kind)
+    said_N = scorer.shared_scores(model, [text for row in trained[:2000] for text in _texts(row)])
+    agrees = agreement(model, held, cfg) | {"trained on": len(trained)}
+
+    def write() -> None:
+        write_json(run.path / "scale.json", {"mean": said_N.mean().item(), "std": said_N.std().item()})
+        write_json(run.path / "agreement.json", agrees)
+        run.finish(examples=len(trained) + len(held))
+
+    dist.led(write)
     return folder
 
 
 def labels(run: Run, make: Callable[[], list[dict]]) -> tuple[list[dict], list[dict]]:
-    """What is trained on and what is held out: made once, and kept with the run.
+    """What is trained on and what is held out: made once, by all ranks together, and kept with the run.
 
     Raises:
         Refusal: there is nothing to train on, or nothing to test with.
     """
-    rows = run.samples()
-    if not rows or rows[-1].get("step") != 0 or not (run.path / "labelled.json").exists():
+
+    def are_there() -> bool:
+        rows = run.samples()
+        return bool(rows) and rows[-1].get("step") == 0 and (run.path / "labelled.json").exists()
+
+    if not dist.led(are_there):
         run.rewind(-1)
         run.add_samples({"step": 0, **row} for row in make())
-        write_json(run.path / "labelled.json", {"rows": len(run.samples())})
-        rows = run.samples()
+        dist.led(lambda: write_json(run.path / "labelled.json", {"rows": len(run.samples())}))
+    rows = run.samples()
     trained, held = [r for r in rows if not r["held_out"]], [r for r in rows if r["held_out"]]
     if not trained or not held:
         raise Refusal(f"{len(rows)} labelled examples are too few to train on and to test: raise num_prompts")
@@ -90,12 +100,13 @@ def fit(
 
     Args:
         backward_: (model, some rows, settings) -> loss, whose gradient it adds to the model's, and the share of what is
-            labelled that the model judges so.
+            labelled that the model judges so; on each rank its part of both.
         kind: what the model is called where it is spoken of.
     """
     batches = _order(len(rows), cfg)
     optimizer = policy.adamw(model, cfg.learning_rate)
-    steps = checkpoint.steps_in(run.path)
+    dist.check_enough(min(map(len, batches)), "the smallest batch")
+    steps = dist.led(lambda: checkpoint.steps_in(run.path))
     done = steps[-1] if steps else 0
     run.rewind(done)
     if done:
@@ -104,17 +115,19 @@ def fit(
         for step in tqdm(range(done + 1, len(batches) + 1), initial=done, total=len(batches), desc=f"{kind} model"):
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * min(1.0, step / max(1, 0.05 * len(batches)))
             loss, agreed = backward_(model, [rows[i] for i in batches[step - 1]], cfg)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            loss, agreed = (dist.total(torch.tensor(x, dtype=torch.float64)).item() for x in (loss, agreed))
+            dist.add_gradients_(model)
+            norm = policy.clip_(model, 1.0)
             if not math.isfinite(norm + loss):
                 raise Refusal(f"step {step}: the loss is no number: lower the learning rate of the {kind} model")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.log(step, {"policy/loss": loss, "policy/grad_norm": norm.item(), "reward/agreement": agreed})
-            if step % 50 == 0 or step == len(batches) or interrupts.asked:
+            if step % 50 == 0 or step == len(batches) or dist.most(interrupts.came):
                 checkpoint.save_(run.path, step, model, model.r1repro_words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
-            interrupts.stop()
+            dist.stop(interrupts)
     return model, checkpoint.folder_of(run.path, len(batches))
 
 
@@ -131,19 +144,20 @@ def _order(count: int, cfg: Schedule) -> list[np.ndarray]:
 def _backward_(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[float, float]:
     """Add the gradient of a batch's loss to the model's, part by part where it is long; loss, and what `_loss` says.
 
-    The loss is a mean over rows, so a part counts as much as its share of them.
+    The loss is a mean over rows, so a part counts as much as its share of them; each rank has its share of the batch.
     """
-    parts = [list(range(len(rows)))]
+    mine = rows[dist.share(len(rows))]
+    parts = [list(range(len(mine)))]
     if model.r1repro_tokens is not None:
-        width = [max(map(len, scorer.encoded(model, _texts(row), cfg.max_tokens))) for row in rows]
-        each = len(_texts(rows[0]))  # texts of a row
-        parts = list(scorer.parts(model, [each * w for w in width], len(rows)))
+        width = [max(map(len, scorer.encoded(model, _texts(row), cfg.max_tokens))) for row in mine]
+        each = len(_texts(mine[0]))  # texts of a row
+        parts = list(scorer.parts(model, [each * w for w in width], len(mine)))
 
     def backward(scale: float) -> tuple[float, float]:
         total = agreed = 0.0
-        for part in parts:
-            share = len(part) / len(rows)
-            loss, agrees = _loss(model, [rows[i] for i in part], cfg)
+        for part, counts in policy.in_step(model, iter(parts)):
+            share = counts * len(part) / len(rows)
+            loss, agrees = _loss(model, [mine[i] for i in part], cfg)
             (loss * (share * scale)).backward()
             total, agreed = total + share * loss.item(), agreed + share * agrees
         return total, agreed
@@ -167,13 +181,13 @@ def _loss(model, rows: Sequence[dict], cfg: RewardModel) -> tuple[torch.Tensor, 
 def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]:
     """How a reward model agrees with the hidden rule, on rows that it was not trained on."""
     if cfg.kind in PAIRED:
-        said_N = scorer.scores(model, [row["chosen"] for row in rows] + [row["rejected"] for row in rows])
+        said_N = scorer.shared_scores(model, [row["chosen"] for row in rows] + [row["rejected"] for row in rows])
         gold_N = torch.tensor([row["gold"][0] - row["gold"][1] for row in rows])
         differs_N = gold_N != 0
         chosen_N, rejected_N = said_N.chunk(2)
         agrees_N = ((chosen_N - rejected_N) * gold_N)[differs_N] > 0
         return {"pairs": int(differs_N.sum()), "agreement with the hidden rule": agrees_N.double().mean().item()}
-    said_N = scorer.scores(model, [row["text"] for row in rows]) > 0
+    said_N = scorer.shared_scores(model, [row["text"] for row in rows]) > 0
     label_N = torch.tensor([bool(row["label"]) for row in rows])
     result = {"outputs": len(rows), "agreement with the hidden rule": (said_N == label_N).double().mean().item()}
     for name, wanted in (("good", True), ("bad", False)):
@@ -224,13 +238,15 @@ ROUND = 200
 
 
 def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
-    actor, size = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt
-    found = []
+    actor, size, teams = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt, machine.tensor_parallel
+    found, cap = [], min(cfg.max_tokens, cfg.max_output)
+    dist.check_enough((len(questions) - 1) % ROUND + 1, f"the last round of {ROUND} of the prompts")
     with closing(actor):
         for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
-            chunk, cap = questions[first : first + ROUND], min(cfg.max_tokens, cfg.max_output)
-            texts = actor.texts(actor.sample(chunk, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
-            found += [texts[i : i + size] for i in range(0, len(texts), size)]
+            chunk = questions[first : first + ROUND]
+            mine = chunk[dist.share(len(chunk), teams)]
+            texts = actor.texts(actor.sample(mine, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
+            found += dist.gathered([texts[i : i + size] for i in range(0, len(texts), size)], teams)
     return found
 
 

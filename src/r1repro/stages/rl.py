@@ -116,7 +116,7 @@ def train(
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
             mine = questions[dist.share(len(questions), machine.tensor_parallel)]
-            with Grading(rewards, mine, actor.texts) as grading:
+            with Grading(rewards, mine, actor.texts, preference is not None and preference.together) as grading:
                 samples = actor.sample(
                     mine, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
                     temperature=cfg.temperature, when_done=grading.begin,
@@ -161,15 +161,20 @@ def train(
 
 
 class Grading:
-    """Rewards of outputs, computed beside the sampling of others: a thread takes each question's as they are whole."""
+    """Rewards of outputs, computed beside the sampling of others: a thread takes each question's as they are whole.
+
+    Args:
+        together: some reward must be asked by all ranks at a time, so all outputs are graded at the end.
+    """
 
     def __init__(
         self,
         rewards: Sequence[combine.Reward],
         questions: Sequence[Question],
         texts_of: Callable[[sampler.Samples], list[str]],
+        together: bool = False,
     ):
-        self._rewards, self._questions, self._texts_of = rewards, questions, texts_of
+        self._rewards, self._questions, self._texts_of, self._together = rewards, questions, texts_of, together
         self._found: dict[int, Future] = {}
         self._thread = ThreadPoolExecutor(1)
 
@@ -180,16 +185,21 @@ class Grading:
         self._thread.shutdown(cancel_futures=True)
 
     def begin(self, question: int, samples: sampler.Samples) -> None:
-        self._found[question] = self._thread.submit(self._grade, self._questions[question], self._texts_of(samples))
+        texts = self._texts_of(samples)
+        grade = (lambda *asked: asked) if self._together else self._grade
+        self._found[question] = self._thread.submit(grade, [self._questions[question]] * len(texts), texts)
 
-    def _grade(self, question: Question, texts: list[str]) -> tuple:
-        asked = [question] * len(texts)
+    def _grade(self, asked: list[Question], texts: list[str]) -> tuple:
         return asked, texts, *combine.total(self._rewards, asked, texts)
 
     def end(self, teams: int = 1) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
         """Question, text and total of each output, and the scores of each reward, of all ranks; waits for those under
         way."""
-        found = dist.gathered([self._found[q].result() for q in range(len(self._questions))], teams)
+        found = [self._found[q].result() for q in range(len(self._questions))]
+        if self._together:
+            asked, texts = ([x for group in found for x in group[i]] for i in range(2))
+            found = [self._grade(asked, texts)]
+        found = dist.gathered(found, teams)
         asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
         return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
 
