@@ -228,6 +228,30 @@ def test_the_sampler_and_the_policy_agree_at_the_first_update(done):
     assert all(line["sampler/divergence_nats"] <= 1e-8 for line in done[1][0::2])
 
 
+class Length:
+    """A further reward of one's own, with no more to it than what is asked of one."""
+
+    __name__ = "length"
+    inputs = {"by": "length"}  # noqa: RUF012
+
+    def __call__(self, questions, texts):
+        self.most = max(len(texts), getattr(self, "most", 0))
+        return [len(text) / 100 for text in texts]
+
+
+class AllAtOnce(Length):
+    together = True
+
+
+def test_a_further_reward_is_added_asked_by_question_or_for_all_at_once(done, tmp_path, tiny_base):
+    cfg, found = models.small_rl(), []
+    for reward, most in ((Length(), cfg.outputs_per_question), (AllAtOnce(), 16)):
+        run = rl.train(cfg, tmp_path / type(reward).__name__, tiny_base, models.SMALL_MACHINE, reward)
+        found.append(models._without_times(run / "metrics.jsonl"))
+        assert reward.most == most
+    assert found[0] == found[1] and found[0][0]["reward/mean"] > done[1][0]["reward/mean"]
+
+
 def test_the_same_seed_twice_gives_identical_metrics_and_weights(done, tmp_path, tiny_base):
     run, lines = train(tmp_path / "again", tiny_base)
     assert lines == done[1]

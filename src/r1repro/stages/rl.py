@@ -87,7 +87,8 @@ def train(
     random into mini-batches, update once on each; every so many steps the reference becomes the policy.
 
     Args:
-        preference: the reward models of RL for all scenarios, a further reward beside those of ``cfg``.
+        preference: the reward models of RL for all scenarios, a further reward beside those of ``cfg``; one with a true
+            ``together`` is asked by all ranks at the same time.
         critic: a value model that gives each token an advantage of its own (`ppo.Values`); GRPO has none.
 
     Raises:
@@ -116,7 +117,7 @@ def train(
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
             mine = questions[dist.share(len(questions), machine.tensor_parallel)]
-            with Grading(rewards, mine, actor.texts, preference is not None and preference.together) as grading:
+            with Grading(rewards, mine, actor.texts, getattr(preference, "together", False)) as grading:
                 samples = actor.sample(
                     mine, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
                     temperature=cfg.temperature, when_done=grading.begin,
