@@ -61,7 +61,7 @@ setup: $(STAMP) ## make the environment and stop
 setup-sandbox: ## install bubblewrap, compilers and runtimes of eight languages with apt and npm (LANGUAGES="php cs" for some)
 	@sh requirements/toolchains.sh $(LANGUAGES)
 
-reproduce: $(STAMP) ## run every notebook at TIER for SEEDS, then the report; CLAIMS=all adds those beside the main line
+reproduce: $(STAMP) ## run the notebooks of the main line at TIER for SEEDS, then the report; CLAIMS=all adds those beside it
 	$(call VERB,reproduce) --tier $(TIER) --seeds $(SEEDS) --claims $(CLAIMS) $(if $(AGAIN),--again $(AGAIN))
 	$(call VERB,report) --tier $(TIER)
 
@@ -74,7 +74,7 @@ publish: $(STAMP) ## make that report the committed one, reports/TIER, and refre
 smoke: $(STAMP) ## run every notebook at the smallest tier
 	$(call VERB,reproduce) --tier smoke --seeds $(SEEDS) --claims all
 
-test: $(STAMP) ## every test, and every example in a docstring; WORKERS files of tests at a time
+test: $(STAMP) ## the tests of tests/test_*.py, and every example in a docstring; WORKERS files of tests at a time
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 test-kill: $(STAMP) ## kill -9 at 52 random moments: pre-training, RL, evaluation and report, 13 times each

@@ -36,7 +36,7 @@ ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",
 }  # fmt: skip
 QUICK = {"evaluate.num_questions": 12, "evaluate.k": 2}
-"""Of tier smoke: evaluations are no work of ranks."""
+"""Of tier smoke: what is looked at here is training."""
 
 
 @pytest.fixture(scope="module")

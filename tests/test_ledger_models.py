@@ -29,8 +29,9 @@ ARMS = {
     "base": dict(sums=1, others=1), "base_pool": dict(sums=1, others=1), "pool_vote": dict(sums=2, others=1),
     "prm_best": dict(sums=2, others=2), "prm_rl": dict(sums=3, others=2), "tree": dict(sums=3, others=3),
     "tree_vote": dict(sums=2, others=2), "searched_1": dict(sums=3, others=3), "searched_2": dict(sums=3, others=3),
-    "dev3_replies": dict(more={"proxy": (0.0, 0.0, 1.0, 1.0)}), "hacked": dict(sums=3, others=2),
-    "hacked_replies": dict(more={"proxy": (1.0, 1.0, 1.0, 2.0)}),
+    "dev3_replies": dict(more={"proxy": (0.0, 0.0, 1.0, 1.0), "helpful": (2.0, 2.0, 1.0, 1.0)}),
+    "hacked": dict(sums=3, others=2),
+    "hacked_replies": dict(more={"proxy": (1.0, 1.0, 1.0, 2.0), "helpful": (1.0, 1.0, 1.0, 0.0)}),
     "cap_kept": dict(sums=2, length=16), "cap_raised": dict(sums=3, length=20),
 }  # fmt: skip
 STUDENTS = {
@@ -156,19 +157,36 @@ BY_HAND = {
     "C16": {"dev3_minus_dev2": 0.0},
     "C17": {"win_rate": 1.0, "unsafe_change": -0.5, "reasoning_beside_preference": 0.0},
     "C18": {"refusal_gain": 0.25, "benign_right_change": (2 + 3 - 3 - 4) / 8},
-    "C19": {"hacked_proxy_gain": (3 * 3 / 4 + 1) / 4 - 0.5, "hacked_reasoning_change": (3 + 2 - 4 - 3) / 8},
+    "C19": {
+        "hacked_proxy_gain": (3 * 3 / 4 + 1) / 4 - 0.5,
+        "hacked_reasoning_change": (3 + 2 - 4 - 3) / 8,
+        "hacked_helpful_change": 3 * 2 / 2 / 16 - 0.5,
+    },
     "C21": {"gain_over_base": (2 + 2 - 2) / 8, "gain_over_short": (2 + 2 - 3) / 8},  # qwen-140k gains the least
     "C22": {"step_small": 1 / 8, "step_large": 1 / 8},
     "C23": {"distilled_minus_rl": (3 + 3 - 3 - 2) / 8},
     "C24": {"rl_on_distilled_gain": (4 + 3 - 3 - 3) / 8},
-    "C25": {"rl_gain_large_minus_small": (3 + 1 - 2) / 8 - (2 + 1 - 2) / 8, "repetition_small_minus_large": 1 / 4},
+    "C25": {
+        "rl_gain_large_minus_small": (3 + 1 - 2) / 8 - (2 + 1 - 2) / 8,
+        "repetition_small_minus_large": 1 / 4,
+        "repetition_growth_small_minus_large": 1 / 4,
+    },
     "C33": {"grpo_minus_iterated": (4 + 2 - 3 - 1) / 8, "iterated_minus_sft": (3 + 1 - 2 - 1) / 8},
     "C26": {"prm_rerank_gain": 2 / 8, "prm_minus_vote": 1 / 8, "prm_rl_minus_rule_rl": (3 + 2 - 4 - 2) / 8},
-    "C27": {"search_gain": 4 / 8, "search_minus_vote": 2 / 8, "second_round_minus_first": 0 - 4 / 8},
+    "C27": {
+        "search_gain": 4 / 8,
+        "search_minus_vote": 2 / 8,
+        "second_round_minus_first": 0 - 4 / 8,
+        "second_round_gain": 0.0,
+    },
     "C20": {"length_bias_whole": 1.0, "length_bias_whole_minus_summary": 1.0},  # as much for as against the long ones
     "C28": {"greedy_repetition_gain": 0.25, "greedy_churn_gain": 1 / 3 - 1 / 4},  # 1, 1, 1, 0 against 1, 1/2
     "C29": {"one_shot_change": -1 / 8, "few_shot_change": -2 / 8},
-    "C31": {"grpo_minus_ppo95": 2 / 8, "ppo100_nearer_grpo": 6 / 8 - (6 + 4) / 16},
+    "C31": {
+        "grpo_minus_ppo95": 2 / 8,
+        "ppo100_nearer_grpo": 6 / 8 - (6 + 4) / 16,
+        "ppo100_overshoot": (6 + 4 - 2 * 6) / 8,
+    },
     "C32": {"small_clip_cost": 1 / 8, "large_clip_cost": 2 / 8},
 }
 

@@ -229,6 +229,15 @@ def test_one_stage_alone_is_made_again(driver, tmp_path):
         notebooks.execute_all("smoke", [1], ["09_nothing"])
 
 
+def test_what_is_beside_the_main_line_is_not_forgotten_without_being_made_again(driver, tmp_path):
+    (tmp_path / "smoke" / "seed-1" / "arms" / "cap_kept").mkdir(parents=True)
+    with pytest.raises(Refusal, match="again is '14_controls', which is beside the main line: add CLAIMS=all"):
+        notebooks.execute_all("smoke", [1], ["14_controls"])
+    assert (tmp_path / "smoke" / "seed-1" / "arms" / "cap_kept").exists() and driver == []
+    with pytest.raises(Refusal, match="of the tiny world, not of tier gpu: choose smoke or cpu"):
+        notebooks.execute_all("gpu", [1], claims="all")
+
+
 def test_every_run_of_the_pipeline_is_made_by_a_notebook():
     patterns = [pattern for made in (notebooks.MAKES | notebooks.ARMS).values() for pattern in made]
     runs = [run for made in models.MADE_BY.values() for run in made] + ["students/qwen-140k", "evaluate/step-000000"]

@@ -58,6 +58,15 @@ VERSUS: dict[str, Measure] = {
     "repetition_small_minus_large": replace(
         gain(LARGE[1], SMALL[1], repeats, "outputs that repeat themselves, after RL"), unfit=_unequal_rl
     ),
+    "repetition_growth_small_minus_large": Measure(
+        before=(SMALL[0], LARGE[0]),
+        after=(SMALL[1], LARGE[1]),
+        quantity="outputs that repeat themselves, mean of the smallest and the largest base",
+        value=mean_of(repeats),
+        columns=lambda models: [repeats(models[after]) - repeats(models[before]) for before, after in (SMALL, LARGE)],
+        effect=lambda means: means[:, 0] - means[:, 1],
+        unfit=_unequal_rl,
+    ),
     "grpo_minus_iterated": replace(
         gain("sft-rounds", "r1_zero", pass1, "pass@1"), unfit=_other_outputs("sft-rounds", "r1_zero")
     ),
@@ -77,18 +86,22 @@ def _other_rl(models: Models) -> str:
     return f"RL by process rewards and R1-Zero's differ in {', '.join(names)}" if names else ""
 
 
-def proxy_gain(before: str, after: str) -> Measure:
-    """Chance that the reward model scores a reply of the second model higher than one of the first to the same prompt,
-    ties one half, less one half."""
+def scored_higher(before: str, after: str, by: str, quantity: str) -> Measure:
+    """Chance that a reply of the second model is scored higher than one of the first to the same prompt, ties one half,
+    less one half.
+
+    Args:
+        by: ``proxy``, the reward model, or ``helpful``, the hidden rule.
+    """
 
     def over_half(first: Model, second: Model) -> np.ndarray:
-        return above_Q(second.more["proxy"], first.more["proxy"]) - 0.5
+        return above_Q(second.more[by], first.more[by]) - 0.5
 
     return Measure(
         before=(before,),
         after=(after,),
-        quantity="score by the reward model of helpfulness (its standard deviations)",
-        value=mean_of(lambda model: model.more["proxy"].mean(axis=1)),
+        quantity=quantity,
+        value=mean_of(lambda model: model.more[by].mean(axis=1)),
         columns=lambda models: [over_half(models[before], models[after])],
         effect=lambda means: means[:, 0],
     )
@@ -113,7 +126,11 @@ ATTEMPTS: dict[str, Measure] = {
     "search_gain": gain("base_pool", "tree", pass1, "pass@1, the answer of a search"),
     "search_minus_vote": gain("tree_vote", "tree", pass1, "pass@1 for as many tokens"),
     "second_round_minus_first": less_again("base", "searched_1", "searched_2"),
-    "hacked_proxy_gain": proxy_gain("dev3_replies", "hacked_replies"),
+    "second_round_gain": gain("searched_1", "searched_2", pass1, "pass@1"),
+    "hacked_proxy_gain": scored_higher(
+        "dev3_replies", "hacked_replies", "proxy", "score by the reward model of helpfulness (its standard deviations)"
+    ),
+    "hacked_helpful_change": scored_higher("dev3_replies", "hacked_replies", "helpful", "helpfulness, the hidden rule"),
     "hacked_reasoning_change": gain("dev3", "hacked", pass1, "pass@1"),
 }
 
@@ -243,6 +260,15 @@ PROTOCOL: dict[str, Measure] = {
         value=mean_of(pass1),
         columns=lambda models: [pass1(models[name]) for name in (PPO_95, FEWER_ROLLOUTS, PPO_100)],
         effect=lambda means: means[:, 2] - (means[:, 0] + means[:, 1]) / 2,
+        unfit=_unequal(PPO_95, PPO_100, "r1_zero", by=LAMBDA),
+    ),
+    "ppo100_overshoot": Measure(
+        before=(PPO_95, FEWER_ROLLOUTS),
+        after=(PPO_100,),
+        quantity="pass@1",
+        value=mean_of(pass1),
+        columns=lambda models: [pass1(models[name]) for name in (PPO_95, FEWER_ROLLOUTS, PPO_100)],
+        effect=lambda means: means[:, 2] + means[:, 0] - 2 * means[:, 1],
         unfit=_unequal(PPO_95, PPO_100, "r1_zero", by=LAMBDA),
     ),
     "small_clip_cost": _clip_cost("clip_small"),

@@ -8,7 +8,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
-from r1repro import config
+from r1repro import config, config_arms
 from r1repro.records import Refusal
 from r1repro.run import default_folder, read_json, source_fingerprint, writable, write_json
 
@@ -77,10 +77,14 @@ def execute_all(tier: str, seeds: list[int], again: list[str] | None = None, cla
     config.check_runnable(tier)
     if claims not in CLAIMS:
         raise Refusal(f"claims is {claims!r}: choose one of {', '.join(CLAIMS)}")
+    if claims == "all":
+        config_arms.check_runnable(tier)
+    elif beside := [name for name in again or [] if name in ARMS]:
+        raise Refusal(f"again is {beside[0]!r}, which is beside the main line: add CLAIMS=all (--claims all)")
     for name, seed in [(name, seed) for name in again or [] for seed in seeds]:
         _forget(name, default_folder(tier, seed))
     shared = [(name, 0, default_folder(tier, 0).parent / "notebooks") for name in SHARED]
-    made_here = [*MAKES, *(name for name in ARMS if claims == "all" and tier in config.TINY)]
+    made_here = [*MAKES, *(ARMS if claims == "all" else ())]
     seeded = [(name, seed, default_folder(tier, seed) / "notebooks") for seed in seeds for name in made_here]
     todo = [(name, seed, place / f"{name}.ipynb") for name, seed, place in shared + seeded]
     todo = [(name, seed, target) for name, seed, target in todo if not _is_done(name, target, tier, seed)]

@@ -50,7 +50,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Where a section of the paper lives here: notebook (`exists` False: planned), modules below r1repro, claims."""
+    """Where a section of the paper lives here: notebook, whether it `exists`, modules below r1repro, claims."""
 
     section: str
     title: str

@@ -95,7 +95,8 @@ def connected() -> Iterator[str]:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (RuntimeError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
         where = address or "this machine"
-        raise Refusal(f"cannot use Ray at {where} ({_line(error)}): see launch/README.md, what can be wrong") from error
+        why = f"cannot use Ray at {where} ({_line(error)})"
+        raise Refusal(f"{why}: see launch/README.md, 'Refused before any work'") from error
     try:
         yield f"the cluster at {address}" if address else "this machine"
     finally:
