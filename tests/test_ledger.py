@@ -482,6 +482,21 @@ def test_a_rule_changed_after_the_runs_is_a_problem_of_that_claim_alone(seeds, r
     assert ledger.rule_commits(file) == {"C01": third, "C02": first}
 
 
+def test_a_rule_may_be_made_harder_after_the_runs_and_it_is_told(seeds, repository):
+    file, commit, write = repository
+    first = commit(C01="x > 0", C02="y > 0", C03="a > 0; b > 0")
+    commit(C01="x > 0; z < 1", C02="y > 0", C03="a > 0; b > 0")
+    assert ledger.problems(made_at(seeds, first), file) == []
+    assert ledger.harder(first, file) == {"C01": ["z < 1"]}
+    for rules in ({"C01": "x > 0.1; z < 1"}, {"C03": "a > 0"}, {"C02": "y < 0; y > 1"}):
+        commit(**{"C01": "x > 0", "C02": "y > 0", "C03": "a > 0; b > 0"} | rules)
+        (changed,) = rules
+        assert any(f"rule of {changed} was" in problem for problem in ledger.problems(made_at(seeds, first), file))
+        assert ledger.harder(first, file) == {}
+    write(C01="x > 0; z < 1", C02="y > 0", C03="a > 0; b > 0")
+    assert any("not committed" in problem for problem in ledger.problems(made_at(seeds, first), file))
+
+
 def test_a_rule_that_is_not_committed_is_a_problem(seeds, repository):
     file, commit, write = repository
     first = commit(C01="x > 0")

@@ -647,7 +647,7 @@ def problems(seeds: Sequence[SeedRuns], claims_file: Path | None = None) -> list
     """Why this ledger must not be published, a line each: dirty or mixed commits, rules younger than the runs.
 
     The age of a rule is that of the commit which last changed the rule or the unit of that very claim, so a claim
-    added later does not spoil the runs of the others.
+    added later does not spoil the runs of the others.  A rule that has only been made harder since may stay: `harder`.
     """
     runs = [run for seed in seeds for run in seed.runs]
     dirty, commits = [run.path for run in runs if run.dirty], sorted({run.commit or "none" for run in runs})
@@ -658,10 +658,11 @@ def problems(seeds: Sequence[SeedRuns], claims_file: Path | None = None) -> list
         found.append(f"the runs come from commits {', '.join(c[:12] for c in commits)}: make them all from one commit")
         return found
     file = claims_file or paper.folder() / "claims.csv"
+    kept = harder(commits[0], file)
     for claim_id, commit in rule_commits(file).items():
         if commit is None:
             found.append(f"the rule of {claim_id} in {file.name} is not committed: commit it, then run")
-        elif _git(file.parent, "merge-base", "--is-ancestor", commit, commits[0]) is None:
+        elif claim_id not in kept and _git(file.parent, "merge-base", "--is-ancestor", commit, commits[0]) is None:
             found.append(
                 f"the rule of {claim_id} was changed in {commit[:12]}, which the runs of {commits[0][:12]} "
                 "do not contain: run again from a commit that has the rule"
@@ -679,6 +680,19 @@ def rule_commits(claims_file: Path) -> dict[str, str | None]:
         waiting = {claim_id for claim_id in waiting if then.get(claim_id) == now[claim_id]}
         since |= dict.fromkeys(waiting, commit)
     return since
+
+
+def harder(commit: str, claims_file: Path | None = None) -> dict[str, list[str]]:
+    """By claim whose rule has only been made harder to meet since a commit: the parts that were added to it."""
+    file = claims_file or paper.folder() / "claims.csv"
+    then = _rules(_git(file.parent, "show", f"{commit}:./{file.name}") or "")
+    found = {}
+    for claim_id, (rule, controls, unit) in _rules(file.read_text(encoding="utf-8")).items():
+        before = then.get(claim_id, ("", "", None))
+        was, now = ([set(text.split("; ")) - {""} for text in texts] for texts in (before[:2], (rule, controls)))
+        if before[2] == unit and was != now and all(old <= new for old, new in zip(was, now, strict=True)):
+            found[claim_id] = sorted(now[0] - was[0]) + sorted(now[1] - was[1])
+    return found
 
 
 def _rules(text: str) -> dict[str, tuple[str, ...]]:

@@ -293,7 +293,12 @@ def markdown(
     found: Sequence[str],
 ) -> str:
     """The report for a code host that shows no HTML: the same tables, figures and links."""
-    lines = [f"# What the runs of tier {content.tier} say", "", page.heading(content), ""]
+    lines = [
+        f"# What the runs of tier {content.tier} say",
+        "",
+        f"{page.heading(content)} {content.harder()}".rstrip(),
+        "",
+    ]
     lines += [f"> **Not for publishing:** {problem}\n" for problem in found]
     lines += [results_table(entries), claims.VERDICTS_TEXT, "", "## Why these verdicts", ""]
     lines += [f"- {entry['id']} {entry['verdict']}: {entry['detail']['why']}" for entry in measured(entries)]

@@ -119,6 +119,12 @@ class Material:
         }
         return ledger.problems([replace(seed, runs=by_seed[seed.seed]) for seed in self.everybody])
 
+    def harder(self) -> str:
+        """What was added to rules after the commit of the runs, in a sentence; empty where nothing was."""
+        added = ledger.harder(next(run.record.commit or "" for run in self.runs))
+        told = ", ".join(f"{claim_id}: {'; '.join(parts)}" for claim_id, parts in added.items())
+        return told and f"Added to rules since the commit of the runs, which only makes them harder to meet: {told}."
+
 
 def read(tier: str, out: Path) -> Material:
     """All runs of a tier that a report tells of; Refusal where there are none, or where one is damaged."""

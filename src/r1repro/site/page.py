@@ -93,6 +93,7 @@ def heading(content: Material) -> str:
 
 def _opening(content: Material, entries: Sequence[dict], found: Sequence[str]) -> list[str]:
     rules = "" if found else " Verdicts are computed from rules that were committed before the runs."
+    rules += f" {html.escape(content.harder())}"
     said = [f"<p>{html.escape(text)}</p>" for text in TINY if content.tier in config.TINY]
     said += [f"<p><strong>{html.escape(SMOKE)}</strong></p>"] * (content.tier == "smoke")
     return [
