@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from r1repro import config
-from r1repro.engine import dist, fsdp, policy, sampler, scorer, work
+from r1repro.engine import checkpoint, dist, export, fsdp, policy, sampler, scorer, work
 from r1repro.records import Refusal
 from r1repro.run import Stopped
 from r1repro.stages import collect, evaluate, reward_model, rl, sft
@@ -183,19 +183,35 @@ def _written(_, questions, cfg) -> tuple[list[list[str]], list[int]]:
 def rewarded(folder: Path, name: str, shard: bool) -> None:
     """A reward model as a stage, twice, RL by two of its kind, and outputs that one judges; texts in batches of few
     tokens, in double precision."""
-    machine = config.Machine(micro_batch_tokens=40, max_rows=6, shard=shard)
-    plain = scorer.load
+    machine = config.Machine(micro_batch_tokens=40, max_rows=6, shard=shard, tensor_parallel=1 + (name == "cut-4"))
+    plain, backward_ = scorer.load, reward_model._backward_
 
     def exact(*args, **kwargs):
         model = plain(*args, **kwargs).double()
         model.r1repro_tokens = 200
         return model
 
-    scorer.load = exact
+    def stopped(model, rows, cfg):
+        """The last rank is told to stop in the fifth step."""
+        steps.append(len(rows))
+        if len(steps) == 5 and dist.rank() == dist.num_ranks() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return backward_(model, rows, cfg)
+
+    scorer.load, steps = exact, []
+    if name == "cut-2":
+        reward_model._backward_ = stopped
+        try:
+            reward_model.train(JUDGE, folder / f"judge-{name}", folder / "base", machine)
+        except Stopped:
+            assert 5 <= len(steps) < 20, steps
     for _ in range(2):
         found = reward_model.train(JUDGE, folder / f"judge-{name}", folder / "base", machine)
+    assert not steps or len(steps) == 27, "steps were made twice, or none was left to the second call"
     preference = scorer.Preference(found, found, None, machine)
-    rl.train(OPEN, folder / f"open-{name}", folder / "base", machine, preference)
+    policy = rl.train(OPEN, folder / f"open-{name}", folder / "base", machine, preference)
+    last = checkpoint.end_of(policy)
+    dist.led(lambda: str(export.export(last, folder / f"exported-{name}", dtype="float32")))
     judge = scorer.Judge(folder / "judge-whole-1" / "checkpoints" / found.name, None, machine)
     collect.CHUNK, collect._sampled = 2, _written
     collect.collect(REFERENCED, folder / f"kept-{name}", folder / "base", machine, judge=judge, inputs=judge.inputs)

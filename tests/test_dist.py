@@ -131,6 +131,12 @@ def test_a_reward_model_of_ranks_is_that_of_one_and_pays_alike(done, name):
         assert read_json(together / file) == pytest.approx(read_json(alone / file), abs=1e-5)
     kept = [(done / f"kept-{n}" / "examples.jsonl").read_text() for n in ("whole-1", name)]
     assert kept[0] == kept[1] and read_json(done / "kept-whole-1" / "summary.json")["dropped"]["wrong"] > 0
+    policies = [load_file(done / f"exported-{n}" / "model.safetensors") for n in ("whole-1", name)]
+    for weight_name, weight in policies[0].items():
+        torch.testing.assert_close(policies[1][weight_name], weight, atol=1e-3, rtol=0)
+    asked = [[{k: v for k, v in row.items() if k != "reward"} for row in lines(done / f"open-{n}" / "samples.jsonl")]
+             for n in ("whole-1", name)]  # fmt: skip
+    assert asked[0] == asked[1]
     assert len(kept[0].splitlines()) > 3 and not (done / f"kept-{name}" / "shards").exists()
     for run, keys in (("judge", ("policy/loss", "policy/grad_norm", "reward/agreement")), ("open", ("reward/mean",))):
         told = [[[line.get(key) for key in keys] for line in lines(done / f"{run}-{n}" / "metrics.jsonl")]

@@ -132,7 +132,7 @@ def load(
     words = vocabulary_of(folder, held.template, model.get_input_embeddings().num_embeddings)
     if held.sampler == "vllm":
         dist.check_teams(machine.tensor_parallel)
-        return Actor(model, words, machine, Serving(model, words, held, machine))
+        return Actor(model, words, machine, Serving(model, words, held, machine, is_trained=trained is not None))
     return Actor(model, words, machine, copy=policy.load(folder, held=held, device=machine.device) if shard else None)
 
 

@@ -9,6 +9,7 @@
 Written as `step-000048.tmp` and renamed, so a folder with the final name is whole.  No pickle anywhere.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def steps_in(run: Path) -> list[int]:
 
 
 def end_of(run: Path, name: str = "it") -> Path:
-    """The model at the end of a run.
+    """The model at the end of a run; on several ranks all must ask.
 
     Args:
         name: what the run makes, for the refusal.
@@ -44,10 +45,14 @@ def end_of(run: Path, name: str = "it") -> Path:
     Raises:
         Refusal: the run has not come to its end.
     """
-    steps = steps_in(run)
-    if not steps or read_json(Path(run) / "manifest.json")["exit"] != "complete":
-        raise Refusal(f"{run} holds no finished model: run the notebook that makes {name} first")
-    return folder_of(run, steps[-1])
+
+    def found() -> Path:
+        steps = steps_in(run)
+        if not steps or read_json(Path(run) / "manifest.json")["exit"] != "complete":
+            raise Refusal(f"{run} holds no finished model: run the notebook that makes {name} first")
+        return folder_of(run, steps[-1])
+
+    return dist.led(found)
 
 
 def save_(
@@ -109,7 +114,9 @@ def _save_whole(folder: Path, temporary: Path, model: PreTrainedModel, kept: Map
 
 def _save_rows(temporary: Path, model: PreTrainedModel, kept: Mapping[str, dict[str, Tensor]]) -> None:
     """Save what is cut up, each rank its rows."""
-    dist.led(lambda: model.config.save_pretrained(temporary))
+    about = copy.deepcopy(model.config)
+    about.architectures = [type(model).__name__]
+    dist.led(lambda: about.save_pretrained(temporary))
     for name, tensors in {"model": own_tensors(model), **kept}.items():
         fsdp.save_(temporary / fsdp.SHARDS / name, tensors)
 

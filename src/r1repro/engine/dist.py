@@ -166,9 +166,18 @@ def meet() -> None:
         dist.barrier()
 
 
-def stop(interrupts: Interrupts) -> None:
-    """Raise `Stopped` on every rank if a signal has come to any; to be called where a checkpoint has been written."""
-    if number := int(most(interrupts.came)):
+def asked(interrupts: Interrupts) -> int:
+    """The number of a signal that has come to any rank, the same on all; 0 for none."""
+    return int(most(interrupts.came))
+
+
+def stop(interrupts: Interrupts, number: int | None = None) -> None:
+    """Raise `Stopped` on every rank if a signal has come to any; to be called where a checkpoint has been written.
+
+    Args:
+        number: what was `asked` when that was decided on: another signal may have come since.
+    """
+    if number := asked(interrupts) if number is None else number:
         raise Stopped(number, interrupts.after)
 
 

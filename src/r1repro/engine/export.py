@@ -18,6 +18,9 @@ from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
 from r1repro.run import read_json, readable, speaking_of, write_text
 
+SCORERS = ("reward_model", "process_reward")
+"""Stages whose models end in a score in the place of a head."""
+
 SHARD = "5GB"
 """Size of a file of weights at most."""
 
@@ -57,6 +60,10 @@ def export(
         raise Refusal(f"{target} is there already and is not overwritten: choose another folder, or move it away")
     summary = _summary(evaluation)
     manifest = _manifest(model)
+    if manifest.get("stage") in SCORERS:
+        raise Refusal(
+            f"{model} is a reward model and writes nothing: give a policy's folder, such as out/cpu/seed-0/r1_zero"
+        )
     beside = adapters.base_of(model)
     held = held or (adapters.held_of(model) if beside else _held(manifest, model))
     plain = _merged(model, beside, getattr(torch, dtype)) if beside else policy.load(model, getattr(torch, dtype))

@@ -15,6 +15,7 @@ import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import distribute_tensor
@@ -55,14 +57,18 @@ class TiedHead(nn.Module):
         return linear(hidden, self.weight)
 
 
+def check_ranks() -> None:
+    if not torch.distributed.is_initialized():
+        raise Refusal("machine.shard cuts weights up over ranks: there are none: set machine.launcher, or shard=false")
+
+
 def cut_(model: PreTrainedModel) -> None:
     """Cut a model's weights up over the ranks; an optimiser has to be made after that.
 
     Raises:
         Refusal: there is no process group.
     """
-    if not torch.distributed.is_initialized():
-        raise Refusal("machine.shard cuts weights up over ranks: there are none: set machine.launcher, or shard=false")
+    check_ranks()
     body, embedding = model.base_model, model.get_input_embeddings()
     head = model.get_output_embeddings() or model.score  # that of a reward model
     if head.weight is embedding.weight:
@@ -178,7 +184,21 @@ def save_plain(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> Path
 
 def save_(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors that are cut up, each rank its rows."""
-    dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    with _told(folder):
+        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What went wrong on any rank as the error that it was there, or in a line."""
+    try:
+        yield
+    except CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        if isinstance(first, OSError):
+            raise first from error
+        reason = " ".join(str(first).strip().splitlines()[:1])
+        raise Refusal(f"{folder} holds other weights than this model has ({reason}): give another folder") from error
 
 
 def fill_(tensors: Mapping[str, Tensor], folder: Path, name: str) -> None:
@@ -187,8 +207,8 @@ def fill_(tensors: Mapping[str, Tensor], folder: Path, name: str) -> None:
     rows = folder / SHARDS / name
     reader = HuggingFaceStorageReader(str(rows if rows.is_dir() else folder))
     reader.fs = Only("*.safetensors" if rows.is_dir() else f"{name}*.safetensors")
-    alone = not torch.distributed.is_initialized()
-    with warnings.catch_warnings():
+    alone = dist.num_ranks() == 1
+    with warnings.catch_warnings(), _told(folder):
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load({key: t.detach() for key, t in tensors.items()}, storage_reader=reader, no_dist=alone)
 

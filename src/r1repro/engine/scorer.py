@@ -89,7 +89,18 @@ def load(
 
 def _from_rows(folder: Path, seed: int | None, held: Policy, device: str, shard: bool) -> PreTrainedModel:
     """The same where a model is to be cut up over the ranks, or where its folder holds one that was."""
-    kind, about = AutoModelForSequenceClassification, AutoConfig.from_pretrained(policy.that_can_be_cut(folder, held))
+    if shard:
+        policy.that_can_be_cut(folder, held)
+    elif held.weights != "full":
+        raise Refusal(
+            f"{folder} was cut up over ranks; adapters begin beside a plain model, which `export` makes of it"
+        )
+    try:
+        about = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).strip().splitlines()[:1])
+        raise Refusal(f"the reward model at {folder} cannot be loaded ({reason}): train it again") from error
+    kind = AutoModelForSequenceClassification
     new = {} if seed is None else {f"{adapters.HEAD}.weight": adapters.drawn_head(about, seed)}
     if shard:
         return fsdp.load(folder, device, kind, new)

@@ -23,10 +23,17 @@ PROBED = 4
 
 
 class Serving:
-    """The sampler of an `actor.Actor` whose ``policy.sampler`` is vllm."""
+    """The sampler of an `actor.Actor` whose ``policy.sampler`` is vllm.
 
-    def __init__(self, model: PreTrainedModel, words: Vocabulary, held: Policy, machine: Machine):
+    Args:
+        is_trained: the policy will have other weights after each sampling.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, words: Vocabulary, held: Policy, machine: Machine, is_trained: bool = True
+    ):
         self._model, self._words, self._held, self._machine = model, words, held, machine
+        self._is_trained = is_trained
         self._engine: VLLM | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="r1repro-")
         self._changed, self._adapters = False, 0
@@ -57,12 +64,12 @@ class Serving:
             prompts, num_outputs, key=key, question_keys=question_keys, max_tokens=max_tokens,
             ends=self._words.ends, pad=self._words.pad, temperature=temperature, top_p=top_p, when_done=when_done,
         )  # fmt: skip
-        engine.sleep()
+        engine.sleep(keep=not self._is_trained)
         return samples
 
     def begin(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        """Start the engine, and have it asleep."""
-        self._ready(max_tokens, prompts, (0,)).sleep()
+        """Start the engine, and have it asleep with its weights."""
+        self._ready(max_tokens, prompts, (0,)).sleep(keep=True)
 
     def _ready(self, max_tokens: int, prompts: Sequence[Sequence[int]], key: tuple[int, ...]) -> VLLM:
         """The engine, awake and with the policy's weights."""

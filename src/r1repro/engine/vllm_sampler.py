@@ -240,15 +240,18 @@ class VLLM:
         self._adapter = new
         self._forget()
 
-    def sleep(self) -> None:
+    def sleep(self, keep: bool = False) -> None:
         """Give the GPU's memory back, after sampling; on a CPU nothing.
 
-        Whole weights are dropped, since `update_` brings new ones; a base under adapters waits in main memory.
+        Args:
+            keep: the weights wait in main memory, as a base under adapters does.  Otherwise they are dropped, since
+                `update_` brings new ones before anything is sampled again.
         """
+        keep = keep or self._lora_rank is not None
         if not self._on_cpu and not self._asleep:
-            self._engine.sleep(level=2 if self._lora_rank is None else 1)
+            self._engine.sleep(level=1 if keep else 2)
             self._asleep = ["weights", "kv_cache"]
-            self._lacks = "an update" if self._lora_rank is None else ""
+            self._lacks = "" if keep else "an update"
 
     def wake(self) -> None:
         """Take the GPU's memory again: after `update_`, which itself takes only what the weights need."""

@@ -10,10 +10,11 @@ A stage makes the rows of each chunk and hands them in.  It asks neither who mak
         ...                   # samples.jsonl is whole; this worker alone gets here
 
 Alone, rows are appended to ``samples.jsonl``.  Shared, they lie in ``shards/`` of the run folder (see `shards`) until
-the last worker joins them; ranks of one group share in this way.  A run that was begun in one way goes on in the other:
-what one process has made counts as shards, and where there are shards a stage is shared, told so or not.  Both end with
-the same files, but for the times and the number of workers in the manifest; machines of several kinds round
-differently, so there a row is one of those that they would have made.
+the last worker joins them; ranks of one group share in this way, unless they must ask something all at once: then each
+makes its part of every chunk (`InStep`), and the first one appends the rows as if it were alone.  A run that was begun
+alone goes on shared, and the other way round: what one process has made counts as shards, and where there are shards a
+stage is shared, told so or not.  Both end with the same files, but for the times and the number of workers in the
+manifest; machines of several kinds round differently, so there a row is one of those that they would have made.
 """
 
 import os
@@ -66,7 +67,7 @@ def of(
     """The work of a run that is not complete.
 
     Args:
-        size: rows a chunk.
+        size: rows a chunk; in step, of each team.
         team: so many ranks make each chunk together (`Machine.tensor_parallel`).
         in_step: ranks make each chunk together, each a part of it, since they ask what all of them must ask at once.
         desc: of the progress bar.

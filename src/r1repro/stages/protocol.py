@@ -25,7 +25,7 @@ from r1repro.rewards.readable import loops
 from r1repro.run import Run, read_lines, sha256_file, write_json
 from r1repro.stages import arms, evaluate, ppo, r1, reward_model, rl
 from r1repro.stages.r1_zero import base_folder
-from r1repro.tinyworld import tokenizer
+from r1repro.tinyworld import base, tokenizer
 
 # Greedy beside sampling
 
@@ -189,7 +189,7 @@ def judged(cfg: Evaluate, seed_dir: Path, name: str, kind: str, judge: Path) -> 
         ]
         return given | {"outputs": outputs}
 
-    place, digest = seed_dir / "models" / name / "reasoning", sha256_file(judge / "model.safetensors")
+    place, digest = seed_dir / "models" / name / "reasoning", base.digest(judge)
     return _derived(replace(cfg, questions="open"), place, {"replies": source}, row, {"judge": digest})
 
 

@@ -21,7 +21,7 @@ from r1repro import data
 from r1repro.algo import preference
 from r1repro.config import Machine, RewardModel
 from r1repro.engine import actor as actors
-from r1repro.engine import checkpoint, dist, policy, scorer
+from r1repro.engine import checkpoint, dist, fsdp, policy, scorer
 from r1repro.records import Question, Refusal
 from r1repro.run import Interrupts, Run, write_json
 from r1repro.tinyworld import base, corpus, general, gold, safety
@@ -47,6 +47,10 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     run = dist.open_run(run_dir, stage="reward_model", config=cfg, inputs=inputs, seed=cfg.seed)
     if run.complete:
         return checkpoint.folder_of(run.path, dist.led(lambda: checkpoint.steps_in(run.path))[-1])
+    dist.check_enough(cfg.batch_size, "batch_size")
+    if machine.shard:
+        fsdp.check_ranks()
+        policy.that_can_be_cut(Path(model_dir), cfg.policy)
     trained, held = labels(run, lambda: labelled(cfg, model_dir, machine))
     start = scorer.load(model_dir, cfg.seed, cfg.policy, machine, machine.shard)
     model, folder = fit(run, start, trained, cfg, _backward_, cfg.kind)
@@ -74,8 +78,9 @@ def labels(run: Run, make: Callable[[], list[dict]]) -> tuple[list[dict], list[d
         return bool(rows) and rows[-1].get("step") == 0 and (run.path / "labelled.json").exists()
 
     if not dist.led(are_there):
+        made = make()
         run.rewind(-1)
-        run.add_samples({"step": 0, **row} for row in make())
+        run.add_samples({"step": 0, **row} for row in made)
         dist.led(lambda: write_json(run.path / "labelled.json", {"rows": len(run.samples())}))
     rows = run.samples()
     trained, held = [r for r in rows if not r["held_out"]], [r for r in rows if r["held_out"]]
@@ -100,7 +105,7 @@ def fit(
 
     Args:
         backward_: (model, some rows, settings) -> loss, whose gradient it adds to the model's, and the share of what is
-            labelled that the model judges so; on each rank its part of both.
+            labelled that the model judges so; on several ranks each rank's part of both.
         kind: what the model is called where it is spoken of.
     """
     batches = _order(len(rows), cfg)
@@ -123,11 +128,12 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.log(step, {"policy/loss": loss, "policy/grad_norm": norm.item(), "reward/agreement": agreed})
-            if step % 50 == 0 or step == len(batches) or dist.most(interrupts.came):
+            came = dist.asked(interrupts)
+            if step % 50 == 0 or step == len(batches) or came:
                 checkpoint.save_(run.path, step, model, model.r1repro_words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
-            dist.stop(interrupts)
+            dist.stop(interrupts, came)
     return model, checkpoint.folder_of(run.path, len(batches))
 
 
@@ -240,12 +246,13 @@ ROUND = 200
 def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
     actor, size, teams = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt, machine.tensor_parallel
     found, cap = [], min(cfg.max_tokens, cfg.max_output)
-    dist.check_enough((len(questions) - 1) % ROUND + 1, f"the last round of {ROUND} of the prompts")
     with closing(actor):
+        actor.begin(questions, cap)
         for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
             chunk = questions[first : first + ROUND]
             mine = chunk[dist.share(len(chunk), teams)]
-            texts = actor.texts(actor.sample(mine, size, key=(cfg.seed, 2**29 + first), max_tokens=cap))
+            sampled = actor.sample(mine, size, key=(cfg.seed, 2**29 + first), max_tokens=cap) if mine else None
+            texts = actor.texts(sampled) if sampled else []
             found += dist.gathered([texts[i : i + size] for i in range(0, len(texts), size)], teams)
     return found
 

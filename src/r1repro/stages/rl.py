@@ -96,7 +96,9 @@ def train(
             or loss that are no longer numbers.
     """
     machine = machine or Machine()
-    rewards = [*combine.load(cfg.rewards), *([preference] if preference else [])]
+    further = [preference] if preference else []
+    together = [reward for reward in further if getattr(reward, "together", False)]
+    rewards = [*combine.load(cfg.rewards), *(reward for reward in further if reward not in together)]
     combine.load([cfg.advantage, cfg.ratio, cfg.average])
     dist.check_enough(cfg.questions_per_rollout, "questions_per_rollout")
     dist.check_enough(min(map(len, mini_batches(cfg, 0))), "the smallest mini-batch")
@@ -117,7 +119,7 @@ def train(
             watch = Watch()
             questions = data.rollout_questions(cfg.questions_at(index), cfg.seed, index, cfg.questions_per_rollout)
             mine = questions[dist.share(len(questions), machine.tensor_parallel)]
-            with Grading(rewards, mine, actor.texts, getattr(preference, "together", False)) as grading:
+            with Grading(rewards, mine, actor.texts, together) as grading:
                 samples = actor.sample(
                     mine, cfg.outputs_per_question, key=(cfg.seed, index), max_tokens=cfg.max_tokens,
                     temperature=cfg.temperature, when_done=grading.begin,
@@ -165,7 +167,7 @@ class Grading:
     """Rewards of outputs, computed beside the sampling of others: a thread takes each question's as they are whole.
 
     Args:
-        together: some reward must be asked by all ranks at a time, so all outputs are graded at the end.
+        together: rewards that all ranks must ask at the same time: they are asked at the end, about all outputs.
     """
 
     def __init__(
@@ -173,7 +175,7 @@ class Grading:
         rewards: Sequence[combine.Reward],
         questions: Sequence[Question],
         texts_of: Callable[[sampler.Samples], list[str]],
-        together: bool = False,
+        together: Sequence[combine.Reward] = (),
     ):
         self._rewards, self._questions, self._texts_of, self._together = rewards, questions, texts_of, together
         self._found: dict[int, Future] = {}
@@ -186,23 +188,27 @@ class Grading:
         self._thread.shutdown(cancel_futures=True)
 
     def begin(self, question: int, samples: sampler.Samples) -> None:
-        texts = self._texts_of(samples)
-        grade = (lambda *asked: asked) if self._together else self._grade
-        self._found[question] = self._thread.submit(grade, [self._questions[question]] * len(texts), texts)
+        self._found[question] = self._thread.submit(self._grade, self._questions[question], self._texts_of(samples))
 
-    def _grade(self, asked: list[Question], texts: list[str]) -> tuple:
+    def _grade(self, question: Question, texts: list[str]) -> tuple:
+        asked = [question] * len(texts)
         return asked, texts, *combine.total(self._rewards, asked, texts)
 
     def end(self, teams: int = 1) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
         """Question, text and total of each output, and the scores of each reward, of all ranks; waits for those under
         way."""
-        found = [self._found[q].result() for q in range(len(self._questions))]
+        asked, texts, totals, parts = _joined([self._found[q].result() for q in range(len(self._questions))])
         if self._together:
-            asked, texts = ([x for group in found for x in group[i]] for i in range(2))
-            found = [self._grade(asked, texts)]
-        found = dist.gathered(found, teams)
-        asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
-        return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
+            more, others = combine.total(self._together, asked, texts)
+            totals = [None if a is None or b is None else a + b for a, b in zip(totals, more, strict=True)]
+            parts |= others
+        return _joined(dist.gathered([(asked, texts, totals, parts)], teams))
+
+
+def _joined(found: Sequence[tuple]) -> tuple[list[Question], list[str], list[float | None], dict[str, list[Score]]]:
+    """Question, text, total and scores of the outputs of some groups, end to end."""
+    asked, texts, totals = ([x for group in found for x in group[i]] for i in range(3))
+    return asked, texts, totals, {name: [x for group in found for x in group[3][name]] for name in found[0][3]}
 
 
 def of_all_ranks(samples: sampler.Samples, teams: int = 1) -> sampler.Samples:

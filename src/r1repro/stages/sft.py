@@ -75,11 +75,12 @@ def train(
             prompts, outputs = zip(*(data[i] for i in batches[step - 1]), strict=True)
             log = update_(model, optimizer, prompts, outputs, cfg, machine)
             run.log(step, log | {"learning_rate": rate, "time/elapsed_s": run.seconds()})
-            if step % cfg.checkpoint_every == 0 or step == len(batches) or dist.most(interrupts.came):
+            came = dist.asked(interrupts)
+            if step % cfg.checkpoint_every == 0 or step == len(batches) or came:
                 checkpoint.save_(run.path, step, model, words.tokenizer, optimizer=optimizer)
                 checkpoint.keep_only(run.path, {step})
                 run.keep_time()
-            dist.stop(interrupts)
+            dist.stop(interrupts, came)
     trained = int(data.output_lengths.sum(dtype=np.int64)) * cfg.epochs
     run.finish(
         tokens={"trained": trained}, examples=len(data), left_out=data.left_out,
