@@ -293,8 +293,12 @@ CONTROLS = {
 """As above; ``named`` of four samples hold the right number, whatever their verdict.  Outputs have 10 tokens."""
 
 
-def with_controls(tmp_path, zero, claim_id, **changes):
-    """The line of a claim about R1-Zero, its run that of `test_ledger` and its controls those above."""
+def with_controls(tmp_path, zero, claim_id, runs=None, **changes):
+    """The line of a claim about R1-Zero, its run that of `test_ledger` and its controls those above.
+
+    Args:
+        runs: settings of runs, by their place; those of the others are not known.
+    """
     specs = CONTROLS | {name: spec and {**CONTROLS[name], **spec} for name, spec in changes.items()}
     for seed in range(3):
         for name, spec in [(name, dict(spec)) for name, spec in specs.items() if spec is not None]:
@@ -305,6 +309,8 @@ def with_controls(tmp_path, zero, claim_id, **changes):
             for output in (output for row in rows for output in row["outputs"][named:]):
                 output["text"] = output["text"].replace("<answer> 2", "<answer> 3")
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for run_of, config in (runs or {}).items():
+            write_run(place / run_of, [], config=config)
     found = [models.read(tmp_path / "smoke" / f"seed-{seed}", tmp_path) for seed in range(3)]
     (row,) = ledger_models.entries([claim_id], found, zero=zero)
     return row
@@ -341,6 +347,24 @@ def test_growth_is_set_against_that_of_the_flat_base(tmp_path, zero):
 )
 def test_a_control_that_does_as_well_takes_the_verdict(tmp_path, zero, claim_id, changes):
     assert with_controls(tmp_path, zero, claim_id, **changes)["verdict"] not in ("reproduced", "trend")
+
+
+@pytest.mark.parametrize(
+    "claim_id, arm, change, is_control",
+    [
+        ("C01", "zero_format", {"rewards": ["format"]}, True),
+        ("C01", "zero_random", {"rewards": ["coin"], "num_rollouts": 1}, False),
+        ("C04", "zero_divisor", {"average": "constant"}, True),
+        ("C04", "zero_divisor", {"average": "constant", "learning_rate": 1e-5}, False),
+        ("C04", "zero_flat", {"average": "constant"}, False),
+    ],
+)
+def test_a_control_differs_in_one_thing(tmp_path, zero, claim_id, arm, change, is_control):
+    arms = {"C01": ("zero_format", "zero_random"), "C04": ("zero_divisor", "zero_flat")}[claim_id]
+    runs = {"r1_zero": RL} | {f"arms/{name}": RL for name in arms} | {f"arms/{arm}": RL | change}
+    row = with_controls(tmp_path, zero, claim_id, runs, r1_zero=dict(length=30))
+    assert ("CLAIMS=all" not in row["detail"]["why"]) == is_control
+    assert (len(row["detail"]["parts"]) > len(ledger.parse_rule(paper.claim(claim_id).rule))) == is_control
 
 
 def test_what_only_arms_can_measure_says_how_to_run_them():
@@ -481,6 +505,11 @@ def test_unequal_runs_of_rl_are_not_compared(tmp_path, options, reason):
         ("C25", {"zero-580k": RL | {"num_rollouts": 3, "learning_rate": 1e-3}}, "differ in learning_rate"),
         ("C25", {"zero-580k": {}}, "not beside the evaluations"),
         ("C33", {"sft-rounds/round-4/sample": {}}, "SFT in rounds sampled 96 outputs and R1-Zero 128"),
+        (
+            "C05",
+            {"cap_kept": RL, "cap_raised": RL | {"num_rollouts": 9}},
+            "cap raised and cap kept differ in num_rollouts",
+        ),
         ("C33", {"sft-once/round-1/sample": {}}, "SFT in one round sampled 0 outputs and SFT in rounds 128"),
     ],
 )

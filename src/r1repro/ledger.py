@@ -632,7 +632,7 @@ def entry(claim: paper.Claim, measurement: Measurement | None, because: str = ""
     rule = "; ".join([claim.rule, *[claim.controls] * has_controls])
     found, why = judge(rule, measurement.parts, claim.unit)
     if controls and not has_controls and found == "reproduced":
-        found, why = "trend", f"its controls were not run with these seeds (CLAIMS=all): {claim.controls}"
+        found, why = "trend", f"its controls were not run with these seeds and settings (CLAIMS=all): {claim.controls}"
     detail = {"why": why, "unit": claim.unit, **measurement.detail}
     detail["parts"] = {name: _part_row(measured) for name, measured in measurement.parts.items()}
     row |= {"ours": first.value, "low": first.low, "high": first.high, "detail": detail}

@@ -328,14 +328,35 @@ def growth_over(other: tuple[str, str], ours: tuple[str, str]) -> Measure:
     )
 
 
+def _but_for(setting: str, arm: str, other: str = "r1_zero") -> Callable[[Models], str]:
+    """A control is another run with one thing changed: why two are not that."""
+
+    def unfit(models: Models) -> str:
+        ours, theirs = (dict(models[name].settings) if name in models else {} for name in (arm, other))
+        keys = sorted({*ours, *theirs} - {setting, "num_checkpoints"})
+        differ = [key for key in keys if ours.get(key) != theirs.get(key)]
+        return f"{NAMES[arm]} and {NAMES[other]} differ in {', '.join(differ)}" if differ else ""
+
+    return unfit
+
+
+_RAISED = _but_for("max_tokens", "cap_raised", "cap_kept")
 CONTROLS: dict[str, Measure] = {
     "blind_gain_over_half": blind_gain_over_half(),
-    "gain_over_format_only": gain("zero_format", "r1_zero", blind, BLINDLY),
-    "gain_over_random": gain("zero_random", "r1_zero", blind, BLINDLY),
-    "constant_divisor_length_ratio": ratio("base", "zero_divisor", length, TOKENS),
-    "flat_base_growth_ratio": growth_over(("flat_base", "zero_flat"), ("base", "r1_zero")),
-    "cap_raised_accuracy_ratio": ratio("cap_kept", "cap_raised", SUMS, "pass@1 of sums"),
-    "cap_raised_length_ratio": ratio("cap_kept", "cap_raised", length, TOKENS),
+    "gain_over_format_only": replace(
+        gain("zero_format", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_format")
+    ),
+    "gain_over_random": replace(
+        gain("zero_random", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_random")
+    ),
+    "constant_divisor_length_ratio": replace(
+        ratio("base", "zero_divisor", length, TOKENS), unfit=_but_for("average", "zero_divisor")
+    ),
+    "flat_base_growth_ratio": replace(
+        growth_over(("flat_base", "zero_flat"), ("base", "r1_zero")), unfit=_but_for("", "zero_flat")
+    ),
+    "cap_raised_accuracy_ratio": replace(ratio("cap_kept", "cap_raised", SUMS, "pass@1 of sums"), unfit=_RAISED),
+    "cap_raised_length_ratio": replace(ratio("cap_kept", "cap_raised", length, TOKENS), unfit=_RAISED),
 }
 
 MEASURES: dict[str, Measure] = VERSUS | ATTEMPTS | PROTOCOL | CONTROLS
