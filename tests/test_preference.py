@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import signal
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from r1repro.algo import preference
 from r1repro.config import Machine, Policy, RewardModel
 from r1repro.engine import actor, adapters, checkpoint, scorer
 from r1repro.records import Refusal
+from r1repro.run import Stopped
 from r1repro.stages import reward_model
 from r1repro.tinyworld import families, general
 
@@ -101,6 +103,30 @@ def test_a_reward_model_learns_what_the_hidden_rule_says(tmp_path, monkeypatch, 
     found = json.loads((tmp_path / "run" / "agreement.json").read_text())
     assert found["agreement with the hidden rule"] > 0.6 and found["trained on"] > 50
     assert reward_model.train(cfg, tmp_path / "run", tmp_path / "policy") == folder
+
+
+def test_sampling_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    cfg = settings(kind="safety", num_prompts=20, outputs_per_prompt=2, max_output=6)
+    start = save_base(tmp_path / "policy")
+    monkeypatch.setattr(reward_model, "ROUND", 8)
+    reward_model.train(cfg, tmp_path / "alone", start)
+    asked, plain = [], actor.Actor.sample
+
+    def sample(self, questions, *args, **kwargs):
+        asked.append(len(questions))
+        if len(asked) == 2:
+            signal.raise_signal(signal.SIGTERM)  # in the second round, which is ended and kept
+        return plain(self, questions, *args, **kwargs)
+
+    monkeypatch.setattr(actor.Actor, "sample", sample)
+    with pytest.raises(Stopped, match="SIGTERM after this round"):
+        reward_model.train(cfg, tmp_path / "run", start)
+    with (tmp_path / "run" / reward_model.SAMPLED).open("a") as file:
+        file.write('{"outputs": [["torn')
+    reward_model.train(cfg, tmp_path / "run", start)
+    assert asked == [8, 8, 4]
+    alone, again = ((tmp_path / run / "samples.jsonl").read_bytes() for run in ("alone", "run"))
+    assert again == alone and not (tmp_path / "run" / reward_model.SAMPLED).exists()
 
 
 def test_held_out_prompts_are_in_no_training_example(tmp_path, monkeypatch):

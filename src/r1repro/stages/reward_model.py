@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from r1repro.config import Machine, RewardModel
 from r1repro.engine import actor as actors
 from r1repro.engine import checkpoint, dist, fsdp, policy, scorer
 from r1repro.records import Question, Refusal
-from r1repro.run import Interrupts, Run, write_json
+from r1repro.run import Interrupts, Run, append_lines, drop_torn_line, read_lines, write_json
 from r1repro.tinyworld import base, corpus, general, gold, safety
 
 PAIRED = ("helpful", "whole")
@@ -51,7 +52,7 @@ def train(cfg: RewardModel, run_dir: Path | str, model_dir: Path | str, machine:
     if machine.shard:
         fsdp.check_ranks()
         policy.that_can_be_cut(Path(model_dir), cfg.policy)
-    trained, held = labels(run, lambda: labelled(cfg, model_dir, machine))
+    trained, held = labels(run, lambda: labelled(cfg, model_dir, machine, run.path / SAMPLED))
     start = scorer.load(model_dir, cfg.seed, cfg.policy, machine, machine.shard)
     model, folder = fit(run, start, trained, cfg, _backward_, cfg.kind)
     said_N = scorer.shared_scores(model, [text for row in trained[:2000] for text in _texts(row)])
@@ -82,6 +83,7 @@ def labels(run: Run, make: Callable[[], list[dict]]) -> tuple[list[dict], list[d
         run.rewind(-1)
         run.add_samples({"step": 0, **row} for row in made)
         dist.led(lambda: write_json(run.path / "labelled.json", {"rows": len(run.samples())}))
+    dist.led(lambda: (run.path / SAMPLED).unlink(missing_ok=True))
     rows = run.samples()
     trained, held = [r for r in rows if not r["held_out"]], [r for r in rows if r["held_out"]]
     if not trained or not held:
@@ -203,8 +205,15 @@ def agreement(model, rows: Sequence[dict], cfg: RewardModel) -> dict[str, float]
     return result
 
 
-def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[dict]:
+SAMPLED = "sampled.jsonl"
+"""In the run folder, until all is labelled: the outputs of each round."""
+
+
+def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine, kept: Path | None = None) -> list[dict]:
     """Pairs (``chosen``, ``rejected``: what the model reads of each) or labelled outputs (``text``, ``label``).
+
+    Args:
+        kept: a file that sampling goes on from, if it was stopped.
 
     The judge also learns from each reference itself, once a prompt that is not held out.  ``whole`` has the pairs of
     ``helpful``, chosen and balanced by what that one reads.
@@ -215,7 +224,7 @@ def labelled(cfg: RewardModel, model_dir: Path | str, machine: Machine) -> list[
     while len(questions) < cfg.num_prompts:
         count = min(ROUND, cfg.num_prompts - len(questions))
         questions += data.training_questions(source, f"{drawn}/{len(questions)}", cfg.seed, count)
-    outputs = _outputs(cfg, questions, model_dir, machine)
+    outputs = _outputs(cfg, questions, model_dir, machine, kept)
     rng = random.Random(f"{drawn}/{cfg.seed}")
     held = {q.id for q in questions if random.Random(f"held/{q.id}").random() < HELD_OUT}
     if cfg.kind in PAIRED:
@@ -243,17 +252,28 @@ ROUND = 200
 """Prompts drawn at a time: within a round all are different, and there are not many more of some sorts."""
 
 
-def _outputs(cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine) -> list[list[str]]:
+def _outputs(
+    cfg: RewardModel, questions: Sequence[Question], model_dir, machine: Machine, kept: Path | None = None
+) -> list[list[str]]:
+    """The outputs to each question, sampled by all ranks in rounds."""
+    found: list[list[str]] = []
+    if kept and dist.led(kept.exists):
+        dist.led(lambda: drop_torn_line(kept))
+        found = [texts for row in read_lines(kept) for texts in row["outputs"]]
     actor, size, teams = actors.load(model_dir, cfg.policy, machine), cfg.outputs_per_prompt, machine.tensor_parallel
-    found, cap = [], min(cfg.max_tokens, cfg.max_output)
-    with closing(actor):
+    cap = min(cfg.max_tokens, cfg.max_output)
+    with closing(actor), Interrupts("this round") as interrupts:
         actor.begin(questions, cap)
-        for first in tqdm(range(0, len(questions), ROUND), desc="sampling to be judged", unit="round"):
+        for first in tqdm(range(len(found), len(questions), ROUND), desc="sampling to be judged", unit="round"):
             chunk = questions[first : first + ROUND]
             mine = chunk[dist.share(len(chunk), teams)]
             sampled = actor.sample(mine, size, key=(cfg.seed, 2**29 + first), max_tokens=cap) if mine else None
             texts = actor.texts(sampled) if sampled else []
-            found += dist.gathered([texts[i : i + size] for i in range(0, len(texts), size)], teams)
+            outputs = dist.gathered([texts[i : i + size] for i in range(0, len(texts), size)], teams)
+            found += outputs
+            if kept:
+                dist.led(partial(append_lines, kept, [{"outputs": outputs}]))
+                dist.stop(interrupts)
     return found
 
 
