@@ -112,7 +112,8 @@ def test_what_is_right_and_has_the_form_is_kept_in_any_language():
     mixed, other, long = ("so 所以 we add.", "所以我们相加.", "so " * 500)
     texts = [output(thought, question.gold) for thought in (mixed, other, long)]
     texts += [output("so", "no"), f"so <answer> {question.gold} </answer>"]
-    found = collect._kept(question, texts, cfg, None)
+    (right,) = collect._right([question], [texts], None)
+    found = collect._kept(question, texts, right, cfg)
     assert [example["output"] for example in found["examples"]] == texts[:3]
     assert found["dropped"] == ["wrong", "format"]
 
