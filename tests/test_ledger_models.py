@@ -5,9 +5,10 @@ import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from r1repro import ledger, ledger_models, models, paper, plots
+from r1repro import ledger, ledger_models, measures_arms, models, paper, plots
 from r1repro.records import Refusal
 
 HERE = Path(__file__).parent
@@ -516,6 +517,25 @@ def test_unequal_runs_of_rl_are_not_compared(tmp_path, options, reason):
 def test_arms_that_were_given_more_are_not_compared(tmp_path, claim, runs, reason):
     (row,) = ledger_models.entries([claim], world(tmp_path / "smoke", seeds=(0,), runs=runs))
     assert row["verdict"] == "untestable" and reason in row["detail"]["untested_because"]
+
+
+def test_where_no_thinking_differs_its_length_has_no_bias(tmp_path):
+    """What is equal must not differ by what is rounded, as the mean of three is."""
+    same = {f"{kind}_judge": dict(thinking=(1, 1, 1, 1), helpful_more=(1, 1, 1, 2)) for kind in ("whole", "summary")}
+    seeds = world(tmp_path / "smoke", changes=same, questions=32)
+    for seed in seeds:
+        for name in same:
+            seed[name].more["thinking"][:] = np.arange(1, 1 + len(seed[name].ids))[:, None] / 3
+    (row,) = ledger_models.entries(["C20"], seeds)
+    assert row["verdict"] == "inconclusive" and "no bounded value" in row["detail"]["why"]
+
+
+def test_equal_lengths_do_not_differ_by_what_is_rounded():
+    """A mean of seven equal numbers may be another number, from which all of them differ, by the same."""
+    equal = np.linspace(0.1, 3, 50)[:, None].repeat(7, axis=1)
+    assert any((values - values.mean()).any() for values in equal)
+    assert not any(measures_arms.apart(values).any() for values in equal)
+    assert measures_arms.apart(np.array([1.0, 3.0])).tolist() == [-1.0, 1.0]
 
 
 def test_a_run_that_went_on_is_compared_where_the_other_ends(seeds):

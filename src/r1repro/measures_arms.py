@@ -181,9 +181,14 @@ def within(model: Model) -> np.ndarray:
     columns = (*scaled, model.more["helpful"])
     for q, (length_K, score_K, good_K) in enumerate(zip(*columns, strict=True)):
         for good in np.unique(good_K):
-            x, y = (values[good_K == good] - values[good_K == good].mean() for values in (length_K, score_K))
+            x, y = (apart(values[good_K == good]) for values in (length_K, score_K))
             sums_Q3[q] += (x @ y, x @ x, y @ y)
     return sums_Q3
+
+
+def apart(values: np.ndarray) -> np.ndarray:
+    """Deviations from the mean; equal values have none, not even that of rounding."""
+    return values - values.mean() if np.ptp(values) > 0 else np.zeros_like(values)
 
 
 def correlation(sums_B3: np.ndarray) -> np.ndarray:
