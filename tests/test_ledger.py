@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -250,6 +251,32 @@ def test_seeds_with_questions_of_their_own_are_not_paired(tmp_path, seeds):
     assert ledger.shared(seeds) and not ledger.shared(own)
     apart, together = (measure("C01", s).parts["pass1_gain"].half_width for s in (own, seeds))
     assert apart == pytest.approx(together / 3**0.5, rel=0.15)
+
+
+def test_more_sums_take_the_place_of_few_where_every_seed_has_them_and_no_step_lacks(tmp_path):
+    few, many = write_world(tmp_path / "out"), write_world(tmp_path / "more", per_level=20)
+    for number in (0, 1, 2):
+        assert [len(seed.ids) for seed in ledger.read("smoke", few)] == [40] * 3
+        (more := few / f"smoke/seed-{number}/protocol/sums").parent.mkdir()
+        shutil.move(many / f"smoke/seed-{number}/evaluate", more)
+    seeds = ledger.read("smoke", few)
+    assert [len(seed.ids) for seed in seeds] == [80] * 3
+    assert {run.path for run in seeds[0].runs} == {
+        "out/smoke/seed-0/r1_zero", *(f"out/smoke/seed-0/protocol/sums/step-{step:06d}" for step in STEPS)
+    }  # fmt: skip
+    shutil.rmtree(few / "smoke/seed-1/protocol/sums/step-000050")
+    assert [len(seed.ids) for seed in ledger.read("smoke", few)] == [40] * 3
+
+
+def test_the_first_questions_are_those_alone(tmp_path):
+    def right(share, level, seed):
+        return round(16 * share) if level == 1 else 0
+
+    (seed,) = ledger.read("smoke", write_world(tmp_path / "out", seeds=(0,), per_level=2, right=right))
+    one = ledger.first_questions(seed, 1)  # questions go by their ids, and the first is of level 1
+    assert measure("C01", [seed]).parts["pass1_gain"].value == 0.25
+    assert measure("C01", [one]).parts["pass1_gain"].value == 1.0
+    assert one.ids == seed.ids[:1] and one.level_Q.tolist() == [1] and one.end.mixed_QK.shape == (1, 16)
 
 
 # What a measurement means

@@ -165,6 +165,16 @@ def test_neighbours_are_sampled_each_with_its_own_noise_and_taken_greedily(tmp_p
     assert protocol.greedy(settings, tmp_path)[0] == tmp_path / "models" / "zero_on" / "reasoning"
 
 
+def test_r1_zeros_checkpoints_are_asked_more_sums_and_nothing_else_is_changed(tmp_path, fake):
+    places = protocol.more_sums(config_arms.protocol("smoke"), tmp_path)
+    more = {"evaluate.questions": "chain_sum", "evaluate.num_questions": 40}
+    asked = config.r1_zero("smoke", 0, more).evaluate
+    kept = protocol.rl.kept_steps(config.r1_zero("smoke").rl)
+    models = {step: protocol.checkpoint.folder_of(tmp_path / "r1_zero", step) for step in kept}
+    assert fake == {("sums", f"step-{step:06d}"): (asked, models[step]) for step in kept} and len(kept) > 1
+    assert places == {step: tmp_path / config_arms.SUMS / f"step-{step:06d}" for step in kept}
+
+
 def test_evaluations_of_other_questions_are_not_gathered(tmp_path):
     for name, id in (("a", "q0"), ("b", "q1")):
         (tmp_path / name).mkdir()

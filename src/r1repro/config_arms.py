@@ -28,6 +28,7 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
             refresh_reference_every=8,
         ),
         "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
+        "protocol.sums": dict(questions="chain_sum", num_questions=40),
         "controls": dict(flat_steps=3, cap=32, rollouts_before=1, rollouts_after=1),
         "controls.rl": dict(
             questions_per_step=2, outputs_per_question=8, num_rollouts=1, max_tokens=96, refresh_reference_every=2
@@ -48,6 +49,7 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
             refresh_reference_every=80,
         ),
         "protocol.on": dict(num_rollouts=4, num_checkpoints=4),
+        "protocol.sums": dict(questions="chain_sum", num_questions=1200),
     },
 }
 """Tier -> part -> what an arm has of its own there; ``versus`` holds what no part has, ``versus.rl`` a part's."""
@@ -385,6 +387,9 @@ CLIPS = {"clip_small": 0.2, "clip_paper": paper.constant("reasoning_rl_stage1", 
 """Arm -> its epsilon, on both sides.  0.2 is the value in common use; the last never cuts anything.  The paper's is 10,
 and it reports no other (v2 3.2.1)."""
 
+SUMS = "protocol/sums"
+"""Below a seed's folder: evaluations of R1-Zero's checkpoints on more sums than notebook 03 asks."""
+
 SHOTS = (1, 3)
 """Worked examples before a question.  Ours: the paper gives no number."""
 
@@ -417,6 +422,10 @@ class Protocol:
     evaluate: Evaluate = field(default_factory=Evaluate)
     """That of the main line's models."""
 
+    sums: Evaluate = field(default_factory=Evaluate)
+    """That of R1-Zero's checkpoints, with more sums and nothing else: as many as the narrowest rules about R1-Zero ask
+    for (claims.csv, C03, C06, C08 and C09, whose half-widths were 0.05 to 0.10 on 200 sums)."""
+
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
@@ -444,6 +453,7 @@ def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
         "on": zero | {"warmup_steps": 0},
         "whole": config.PIPELINE["helpful"] | main.get("helpful", {}) | {"kind": "whole"},
         "evaluate": config.PIPELINE["evaluate"] | main.get("evaluate", {}),
+        "sums": config.TIER_EVALUATE.get(tier, {}),
     }
     own = _own(tier, "protocol")
     parts = {part: values | own.get(part, {}) for part, values in parts.items()}

@@ -12,13 +12,14 @@ import io
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from r1repro import paper
 from r1repro.algo.estimators import bootstrap, effects, slope, vote_right, weighted_mean, weighted_spearman
+from r1repro.config_arms import SUMS
 from r1repro.records import Refusal
 from r1repro.rewards.language import is_mixed, reflection_count
 from r1repro.run import read_json, read_lines, readable
@@ -116,9 +117,14 @@ class SeedRuns:
 
 
 def read(tier: str, out: Path) -> list[SeedRuns]:
-    """Every evaluated seed of a tier under `out`, by number.  Refusal where seeds cannot be set side by side."""
-    folders = sorted(Path(out, tier).glob("seed-*/evaluate"), key=lambda p: int(p.parent.name.removeprefix("seed-")))
-    seeds = [read_seed(folder.parent, Path(out)) for folder in folders]
+    """Every evaluated seed of a tier under `out`, by number.  Refusal where seeds cannot be set side by side.
+
+    Where every seed has asked R1-Zero's checkpoints more sums (`SUMS`), those are read, and else notebook 03's.
+    """
+    folders = [file.parent for file in Path(out, tier).glob("seed-*/evaluate")]
+    folders = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-")))
+    asked = SUMS if all(_steps(folder, SUMS) == _steps(folder, "evaluate") for folder in folders) else "evaluate"
+    seeds = [read_seed(folder, Path(out), asked) for folder in folders]
     seeds = [seed for seed in seeds if seed is not None]
     if not seeds:
         raise Refusal(f"{Path(out, tier)} holds no evaluated seed: run `make reproduce TIER={tier}` first")
@@ -154,13 +160,20 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
     }
 
 
-def read_seed(folder: Path, out: Path) -> SeedRuns | None:
+def _steps(folder: Path, asked: str) -> list[str]:
+    return sorted(manifest.parent.name for manifest in folder.glob(f"{asked}/step-*/manifest.json"))
+
+
+def read_seed(folder: Path, out: Path, asked: str = "evaluate") -> SeedRuns | None:
     """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist.
 
     Of an evaluation that asked several families, the chain sums alone (`headline`): the claims about R1-Zero (C01 to
     C09, C30) are measured on them, as the paper's on mathematics.
+
+    Args:
+        asked: where in the folder the evaluations lie, notebook 03's or `SUMS`.
     """
-    evaluations = sorted(folder.glob("evaluate/step-*/manifest.json"))
+    evaluations = sorted(folder.glob(f"{asked}/step-*/manifest.json"))
     if not evaluations:
         return None
     records, checkpoints, questions = [], [], None
@@ -205,6 +218,16 @@ def headline(rows: list[dict]) -> list[dict]:
     """
     world = [row for row in rows if row.get("family", "chain_sum") in families.ALL]
     return [row for row in world if row.get("family", "chain_sum") == "chain_sum"] if world else rows
+
+
+def first_questions(seed: SeedRuns, count: int) -> SeedRuns:
+    """The same seed as if it had been asked ``count`` questions, the first by their hashes; of no runs."""
+
+    def cut(part: Checkpoint | SeedRuns) -> dict[str, np.ndarray]:
+        return {f.name: getattr(part, f.name)[:count] for f in fields(part) if f.name.endswith(("_Q", "_QK"))}
+
+    checkpoints = tuple(replace(checkpoint, **cut(checkpoint)) for checkpoint in seed.checkpoints)
+    return replace(seed, ids=seed.ids[:count], checkpoints=checkpoints, runs=(), **cut(seed))
 
 
 def seed_of(folder: Path) -> int:

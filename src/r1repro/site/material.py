@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1repro import ledger, models, paper
+from r1repro.config_arms import SUMS
 from r1repro.ledger import RunRecord, SeedRuns
 from r1repro.models import ARMS, NAMES, STUDENTS, Model
 from r1repro.run import read_json, readable
@@ -32,7 +33,7 @@ class Stage:
 STAGES = (
     Stage(
         key="r1-zero", section="2.2.4", makes="R1-Zero", trained=("r1_zero",),
-        measured=("evaluate/step-*", "models/base/*", "models/r1_zero/*"),
+        measured=("evaluate/step-*", f"{SUMS}/step-*", "models/base/*", "models/r1_zero/*"),
     ),
     Stage(
         key="cold-start", section="2.3.1", makes="Dev1", trained=("dev1/examples", "dev1/sft"),

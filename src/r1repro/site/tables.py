@@ -316,8 +316,9 @@ def seeds(content: Material) -> Table:
     for seed in content.everybody:
         row = ledger.seed_row(seed)
         marks = [c.step for c in (seed.start, seed.half, seed.end) if c is not None]
-        runs = {run.name: run.anchor for run in content.runs if run.seed == seed.seed}
-        steps = [runs[evaluation_of("ours", str(step))] for step in marks]
+        runs = {run.record.path: run.anchor for run in content.runs if run.seed == seed.seed}
+        own = {record.path.rpartition("/step-")[2]: record.path for record in seed.runs}
+        steps = [runs[own[f"{step:06d}"]] for step in marks]
         cells = [_arrows(text.split(" -> "), steps) for text in row.values()]
         names = list(row)
         cells[names.index("seed")] = (row["seed"],)

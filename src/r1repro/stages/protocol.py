@@ -2,6 +2,7 @@
 
     protocol/greedy/step-<n>    greedy evaluations of R1-Zero's checkpoints and of those after its end
     protocol/sampled/step-<n>   sampled ones of those after its end
+    protocol/sums/step-<n>      R1-Zero's checkpoints asked more sums, which its claims are measured on
     models/zero_on_greedy, models/zero_on         both of neighbouring checkpoints, each as one evaluation
     models/r1_shots_<n>, models/r1_zero_shots_<n> few-shot
     arms/whole_judge              a judge that reads the whole output
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from r1repro import config
 from r1repro.config import Evaluate
-from r1repro.config_arms import CLIPS, LAMBDAS, SHOTS, Protocol
+from r1repro.config_arms import CLIPS, LAMBDAS, SHOTS, SUMS, Protocol
 from r1repro.engine import checkpoint, scorer
 from r1repro.records import Question, Refusal
 from r1repro.rewards.language import thinking
@@ -80,6 +81,18 @@ def greedy_while_trained(settings: Protocol, seed_dir: Path | str) -> dict[int, 
         place = Path(seed_dir) / "protocol" / "greedy-while-trained" / f"step-{step:06d}"
         found[step] = evaluate.run(_greedy(zero.evaluate), place, model, settings.machine)
     return found
+
+
+def more_sums(settings: Protocol, seed_dir: Path | str) -> dict[int, Path]:
+    """All that R1-Zero has kept, asked as many sums as its claims need to be known narrowly; by step.
+
+    Notebook 03 asks few, in the time that a reader has; a report takes these where every seed has them.
+    """
+    steps, machine = rl.kept_steps(config.r1_zero(settings.tier, settings.seed).rl), settings.machine
+    places = {step: Path(seed_dir) / SUMS / f"step-{step:06d}" for step in steps}
+    for step, place in places.items():
+        evaluate.run(settings.sums, place, checkpoint.folder_of(Path(seed_dir) / "r1_zero", step), machine)
+    return places
 
 
 def gathered(cfg: Evaluate, run_dir: Path | str, parts: Mapping[int, Path]) -> Path:
