@@ -316,6 +316,14 @@ def test_the_verdict_on_one_part(case):
     assert judge("x > 0", {"x": measured}, "accuracy")[1]  # and says why
 
 
+def test_an_effect_of_the_power_is_told_from_its_threshold_in_four_runs_of_five():
+    seen = Part(value=0.5, low=0.46, high=0.54, seeds=(0.5,))
+    error = seen.half_width / 1.96
+    runs = np.random.default_rng(0).normal(seen.detectable, error, 100_000)
+    assert (runs - 1.96 * error > 0).mean() == pytest.approx(0.8, abs=0.01)
+    assert Part(value=None, low=None, high=0.1, seeds=()).detectable is None
+
+
 @pytest.mark.parametrize("case", TABLE)
 def test_the_verdict_mirrored(case):
     measured, expected = TABLE[case]

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -243,6 +244,32 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
         path.read_bytes() for path in folder.rglob("*") if path.suffix in (".html", ".md", ".json", ".ipynb")
     )
     assert str(root).encode() not in everything and b"Not for publishing" not in everything
+
+
+def test_what_is_thought_of_a_claim_is_published_with_the_runs_it_is_about_alone(checkout):
+    root, commit = checkout
+    write_world(root / "out", commit=commit, per_level=1)
+    (root / "reports/remarks").mkdir(parents=True)
+    said = root / "reports/remarks/smoke.md"
+    said.write_text(f"# Of the runs of {commit[:7]}\n\n## C03\n\nFour questions\nare <few>.\n\n## C07\n\nNo base.\n")
+    folder = publish(root)
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"- C03 inconclusive: vote_gain_slope .*\. Power: vote_gain_slope [0-9.]+, .*\. Four questions are <few>\n",
+        told,
+    )
+    for page in ("index.html", "ledger.html"):
+        assert '<p class="text">Four questions are &lt;few&gt;.</p>' in (folder / page).read_text(encoding="utf-8")
+    said.write_text("# Of the runs of 0123456\n\n## C03\n\nOld.\n")
+    with pytest.raises(Refusal, match="is about the runs of 0123456"):
+        publish(root)
+    assert "Four questions" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_published_claim_that_did_not_come_out_has_its_paragraph():
+    for file in (Path(__file__).parent.parent / "reports").glob("*/claims.json"):
+        owed = [e for e in json.loads(file.read_text()) if e["verdict"] in ("contradicted", "inconclusive")]
+        assert owed and not [entry["id"] for entry in owed if len(entry["detail"].get("remark", "")) < 200]
 
 
 def test_the_published_seeds_make_the_same_report_elsewhere(checkout, tmp_path):

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -35,6 +36,9 @@ Accuracies and ratios by the design of this project.  A rank correlation over 20
 SMALLEST_RATIO = 0.25
 """Below it a ratio need not be known to a fifth of itself: a half-width of 0.2 * 0.25 = 0.05 will do, as for an
 accuracy.  What fell to nearly nothing is never known to a fifth of the little that is left, but that it fell is."""
+
+POWER = sum(map(NormalDist().inv_cdf, (0.975, 0.8))) / NormalDist().inv_cdf(0.975)
+"""So many half-widths from the threshold, an effect's interval leaves the threshold out in four runs of five."""
 
 FEWEST_SEEDS = 3
 """With fewer seeds a claim is at best a trend."""
@@ -280,6 +284,14 @@ class Part:
     @property
     def half_width(self) -> float | None:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
+    def detectable(self) -> float | None:
+        """The power of the design: an effect so far from the threshold would be told from it in four runs of five.
+
+        By the normal approximation, from the width of this very interval.
+        """
+        return None if self.half_width is None else _finite(POWER * self.half_width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -536,8 +548,8 @@ def _detail(names: Sequence[str], seeds: Sequence[SeedRuns]) -> dict:
 
 
 def _part_row(measured: Part) -> dict:
-    low, high, half = measured.low, measured.high, measured.half_width
-    return {"value": measured.value, "low": low, "high": high, "half_width": half, "seeds": list(measured.seeds)}
+    names = ("value", "low", "high", "half_width", "detectable")
+    return {name: getattr(measured, name) for name in names} | {"seeds": list(measured.seeds)}
 
 
 def measure(claim_id: str, seeds: Sequence[SeedRuns]) -> Measurement | None:

@@ -65,7 +65,9 @@ def publish(tier: str, out: Path, reports: Path) -> Path:
     between_marks(readme, "results", "")  # refuses before anything is written
 
     def write(new: Path) -> None:
-        _write(new, content, [], {f"{reports.parent.resolve()}/": ""} | _hidden_from(out), is_published=True)
+        said = remarks(reports / "remarks" / f"{tier}.md", content.runs[0].record.commit or "")
+        hide = {f"{reports.parent.resolve()}/": ""} | _hidden_from(out)
+        _write(new, content, [], hide, said, is_published=True)
         for path in sorted((new / "notebooks").glob("*")):
             if path.stat().st_size > LARGEST_NOTEBOOK:
                 raise Refusal(
@@ -104,9 +106,17 @@ def _replace(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 def _write(
-    folder: Path, content: Material, found: Sequence[str], hide: Mapping[str, str], is_published: bool = False
+    folder: Path,
+    content: Material,
+    found: Sequence[str],
+    hide: Mapping[str, str],
+    said: Mapping[str, str] | None = None,
+    is_published: bool = False,
 ) -> None:
     entries = ledger_models.entries([claim.id for claim in paper.claims()], content.models, zero=content.seeds)
+    for entry in entries:
+        if entry["id"] in (said or {}):
+            entry["detail"]["remark"] = said[entry["id"]]
     write_json(folder / "claims.json", entries)
     write_json(folder / "digests.json", digests(content))
     (folder / "figures").mkdir()
@@ -300,8 +310,8 @@ def markdown(
         "",
     ]
     lines += [f"> **Not for publishing:** {problem}\n" for problem in found]
-    lines += [results_table(entries), claims.VERDICTS_TEXT, "", "## Why these verdicts", ""]
-    lines += [f"- {entry['id']} {entry['verdict']}: {entry['detail']['why']}" for entry in measured(entries)]
+    lines += [results_table(entries), claims.VERDICTS_TEXT, "", "## Why these verdicts", "", claims.POWER_TEXT, ""]
+    lines += [_why(entry) for entry in measured(entries)]
     for table in shown:
         heads = list(table.columns)
         if any(name for name, _ in table.groups):
@@ -325,6 +335,32 @@ def markdown(
     lines += ["", "Data: [claims.json](claims.json), [digests.json](digests.json) of every run behind a number."]
     lines += ["", "All claims, to be filtered by verdict and section: [ledger.html](ledger.html)."]
     return "\n".join(lines) + "\n"
+
+
+def _why(entry: dict) -> str:
+    """A verdict's reason, the power of a design that did not reproduce, and what its makers think of it."""
+    power = claims.power_text(entry) if entry["verdict"] != "reproduced" else ""
+    said = [entry["detail"]["why"], f"Power: {power}" if power else "", entry["detail"].get("remark", "").rstrip(".")]
+    return f"- {entry['id']} {entry['verdict']}: {'. '.join(filter(None, said))}"
+
+
+def remarks(file: Path, commit: str) -> dict[str, str]:
+    """What its makers think of claims that did not come out, a paragraph each; none where there is no file.
+
+    The first line of the file ends in the commit of the runs that it is about.
+
+    Raises:
+        Refusal: it is about other runs.
+    """
+    if not file.exists():
+        return {}
+    heading, *parts = file.read_text(encoding="utf-8").split("\n## ")
+    about = heading.splitlines()[0].split()[-1]
+    if not commit.startswith(about):
+        raise Refusal(
+            f"{file} is about the runs of {about}, and these are of {commit[:12]}: write it anew, or remove it"
+        )
+    return {id: " ".join(text.split()) for id, _, text in (part.partition("\n") for part in parts)}
 
 
 def _marked(row: tables.Row, number: int, cell: tables.Cell) -> str:

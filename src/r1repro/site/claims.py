@@ -17,6 +17,11 @@ VERDICTS_TEXT = (
     "on the other side; inconclusive: known too roughly, or none of these; untestable: not measured here."
 )
 
+POWER_TEXT = (
+    "Power: an effect so far from its threshold would have been told from it in four runs of five, by the width of "
+    "the interval."
+)
+
 MANY = 4
 """So many kinds of runs of one stage are named by their stage."""
 
@@ -32,6 +37,16 @@ def effect_text(name: str, row: dict) -> str:
     'pass1_gain +0.625 [+0.600, +0.650]'
     """
     return f"{name} {_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def power_text(entry: dict) -> str:
+    """The power of each part of a claim's rule.
+
+    >>> power_text({"detail": {"parts": {"pass1_gain": {"detectable": 0.0629}, "none": {"detectable": None}}}})
+    'pass1_gain 0.063'
+    """
+    parts = entry["detail"]["parts"].items()
+    return ", ".join(f"{name} {_plain(row['detectable'])}" for name, row in parts if row["detectable"] is not None)
 
 
 def before_after(entry: dict) -> str:
@@ -130,18 +145,23 @@ def _measured(entry: dict, content: Material, page: str) -> str:
         f"<tr><th scope=row><code>{say(name).replace('_', '_<wbr>')}</code>{' (control)' * (name in controls)}</th>"
         f"<td class=num>{linked(_number(row['value']))}</td>"
         f"<td>{linked(_number(row['low']))} to {linked(_number(row['high']))}</td>"
-        f"<td>{', '.join(linked(_number(value)) for value in row['seeds'])}</td></tr>"
+        f"<td>{', '.join(linked(_number(value)) for value in row['seeds'])}</td>"
+        f"<td class=num>{linked(_plain(row['detectable']))}</td></tr>"
         for name, row in detail["parts"].items()
     )
     seeds = ", ".join(map(str, entry["seeds"]))
-    head = f"<tr><th>effect</th><th class=num>value</th><th>95 % interval</th><th>seed {say(seeds)}</th></tr>"
+    head = (
+        f"<tr><th>effect</th><th class=num>value</th><th>95 % interval</th><th>seed {say(seeds)}</th>"
+        "<th class=num>power</th></tr>"
+    )
     chips = ", ".join(f'<a href="{page}#{say(anchor)}">{say(name)}</a>' for name, anchor in runs.items())
     not_run = say(paper.claim(entry["id"]).controls) if controls - detail["parts"].keys() else ""
     return (
         f"<dl>{_theirs(entry)}<dt>Ours</dt><dd>"
         f'<a class="n" href="{page}#{say(first)}">{arrows(before_after(entry))}</a></dd></dl>'
         f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-        f"<p class=small>Verdict: {say(detail['why'])}. Rule: <code>{say(entry['rule'])}</code>. "
+        + (f'<p class="text">{say(detail["remark"])}</p>' if "remark" in detail else "")
+        + f"<p class=small>Verdict: {say(detail['why'])}. Rule: <code>{say(entry['rule'])}</code>. "
         + (f"Controls that were not run: <code>{not_run}</code>. " if not_run else "")
         + f"{_asides(detail, linked)}Runs: {chips}.</p>"
     )

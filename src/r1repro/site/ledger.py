@@ -51,7 +51,7 @@ def page(content: Material, entries: Sequence[dict], cells: Cells) -> str:
         f'<header><p><a href="index.html">The report</a></p><h1>The ledger: tier {html.escape(content.tier)}</h1>'
         '<p class="lead">Every claim of the paper that we know how to test: its numbers, ours with their intervals, '
         "the rule, its controls, the verdict that follows, and the runs and notebooks behind it.</p>"
-        f'<p class="small text">{html.escape(claims.VERDICTS_TEXT)}</p></header><main>'
+        f'<p class="small text">{html.escape(f"{claims.VERDICTS_TEXT} {claims.POWER_TEXT}")}</p></header><main>'
         f"{_choice('verdict', 'Verdict', by_verdict)}{_choice('section', 'Section of the paper', by_section)}"
         f'<div class="claims">{cards}<p class="count small">Claims shown: </p></div></main>'
     )

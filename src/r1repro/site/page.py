@@ -62,7 +62,11 @@ def page(
         add_table(key)
     measured = claims.measured(entries)
     cards = "".join(claims.card(entry, content, cells) for entry in measured)
-    add("claims", "Claims", cards and f'<p class="small">{html.escape(claims.VERDICTS_TEXT)} {LEDGER}</p>{cards}')
+    add(
+        "claims",
+        "Claims",
+        cards and f'<p class="small">{html.escape(claims.VERDICTS_TEXT)} {claims.POWER_TEXT} {LEDGER}</p>{cards}',
+    )
     add("samples", "Outputs to read", asked and _samples(asked))
     add("more-figures", "More figures", _figures({n: c for n, c in figures.items() if n not in HEADLINE}))
     add_table("seeds")
