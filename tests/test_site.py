@@ -304,6 +304,26 @@ def test_arms_stand_behind_their_claims_and_in_no_figure_of_the_pipeline(tmp_pat
     assert names == ["R1-Zero (2.2.4)", "what runs beside the main line", "all evaluations"]
 
 
+def test_rl_and_distillation_stand_side_by_side_with_what_each_took(tmp_path):
+    out = write_world(tmp_path / "out", seeds=(0, 1, 2), per_level=1)
+    shares = {"qwen-580k_base": 0.2, "zero-580k": 0.4, "qwen-580k": 0.6, "distilled-580k-rl": 0.7}
+    assert tables.versus(material.read("smoke", out)) is None
+    runs = ("students/qwen-580k", "arms/zero-580k", "arms/distilled-580k-rl")
+    write_pipeline(write_models(out, {"r1_zero": 0.5} | shares, per=2), runs=runs)
+    table = tables.versus(material.read("smoke", out))
+    rows = {tables.text_of(row.cells[0]): [tables.text_of(cell) for cell in row.cells[1:]] for row in table.rows}
+    assert sum(span for _, span in table.groups) == len(table.columns) == 11 and {len(r) for r in rows.values()} == {10}
+    minutes = {name: cells[-3] for name, cells in rows.items()}
+    assert minutes == {
+        "qwen-580k, base": "\N{EN DASH}", "RL on the base of qwen-580k": "1.5", "qwen-580k, distilled": "1.5",
+        "RL on distilled qwen-580k": "3.0",  # the student's distillation is paid too
+        **{row["model"]: "\N{EN DASH}" for row in paper.table("table6")},
+    }  # fmt: skip
+    assert rows["DeepSeek-R1-Distill-Qwen-32B"][:2] == ["72.6", "83.3"]
+    places = set(read(report.build("smoke", out)).ids)
+    assert len({row.cells[-3][0].anchor for row in table.rows[1:4]} & places) == 3
+
+
 def test_a_claim_leads_to_the_cells_that_show_it():
     cell = {"cell_type": "code", "id": "14-60", "source": ['entries = made(["C01", "C05"])\n', "show.claims(entries)"]}
     shown = {"cells": [a_notebook(("markdown", "show.claims(")).get("cells")[0], cell]}

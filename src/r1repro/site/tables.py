@@ -76,7 +76,9 @@ def is_number(cell: Cell) -> bool:
 
 def every(content: Material) -> list[Table]:
     """All tables that have data, in the order of the page."""
-    beside = [table for table in (made(content) for made in (stages, beside_others, r1_zero, students)) if table]
+    beside = [
+        table for table in (made(content) for made in (stages, beside_others, r1_zero, students, versus)) if table
+    ]
     said = [STANDS, *[BRIEFLY] * len(beside)]
     beside = [replace(table, note=note + table.note) for note, table in zip(said, beside, strict=False)]
     others = variants(content)
@@ -196,6 +198,36 @@ def students(content: Material) -> Table | None:
     return _by_model(content, "students", "Students (Table 5)", names, "table5", note) if names else None
 
 
+VERSUS = {
+    "qwen-580k_base": (), "zero-580k": ("arms/zero-580k",), "qwen-580k": ("students/qwen-580k",),
+    "distilled-580k-rl": ("students/qwen-580k", "arms/distilled-580k-rl"),
+}  # fmt: skip
+"""Of Table 6: models of ours, and the runs that each takes from the student's base on."""
+
+
+def versus(content: Material) -> Table | None:
+    """Table 6: one student by RL on its base, by distillation, and by both; with what each took, which it lacks."""
+    names = [name for name in VERSUS if _has(content, name)]
+    if "zero-580k" not in names:
+        return None
+    made = _by_model(
+        content, "versus", "RL on a small base beside distillation (Table 6)", names, "table6",
+        " The price is the student's alone, from its base on; what its teacher took stands in the first table. "
+        "Notebook 09 has what lies on the way, and the price in operations.",
+    )  # fmt: skip
+    prices = []
+    for name in names:
+        runs = [run for run in content.runs if run.name in VERSUS[name]]
+        prices.append(_cost(runs, content.anchor(VERSUS[name][-1])) if runs else ((DASH,),) * 3)
+    prices += [((DASH,),) * 3] * (len(made.rows) - len(names))
+    return replace(
+        made,
+        groups=(*made.groups, ("what it took", 3)),
+        columns=(*made.columns, "minutes", "tokens sampled", "tokens trained on"),
+        rows=tuple(replace(row, cells=row.cells + more) for row, more in zip(made.rows, prices, strict=True)),
+    )
+
+
 def _by_model(content: Material, key: str, title: str, names: Sequence[str], table: str, note: str) -> Table:
     k = next(seed[names[-1]].right_QK.shape[1] for seed in content.models if names[-1] in seed)
     rows = [
@@ -203,9 +235,7 @@ def _by_model(content: Material, key: str, title: str, names: Sequence[str], tab
         for name in names
     ]
     for row in paper.table(table):
-        rows.append(
-            Row("paper", ((row["model"],), *((row[column] if column else DASH,) for _, _, column, _ in COLUMNS)))
-        )
+        rows.append(Row("paper", ((row["model"],), *((row.get(column, DASH),) for _, _, column, _ in COLUMNS))))
     ours = tuple(f"sums, cons@{k}" if name == "vote" else name or DASH for *_, name in COLUMNS)
     heads = [f"{benchmark} {metric}".strip() for benchmark, metric, *_ in COLUMNS]
     return Table(
