@@ -96,6 +96,20 @@ def test_a_run_of_other_source_is_refused(tmp_path, monkeypatch):
     one_line(caught, "source", str(tmp_path))
 
 
+def test_where_runs_are_only_read_finished_ones_of_any_source_are_and_none_is_made(tmp_path, monkeypatch):
+    take(tmp_path / "done").finish()
+    take(tmp_path / "half")
+    monkeypatch.setattr(run_folder, "source_fingerprint", lambda: "0" * 64)
+    monkeypatch.setenv("R1REPRO_READ_ONLY", "1")
+    assert take(tmp_path / "done").complete
+    for path, words in (("half", "is not complete"), ("new", "holds no run")):
+        with pytest.raises(Refusal, match=words):
+            take(tmp_path / path)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(Refusal, match="seed"):
+        take(tmp_path / "done", seed=5)
+
+
 def test_the_fingerprint_covers_what_changes_numbers_and_not_the_pictures(tmp_path, monkeypatch):
     package = tmp_path / "r1repro"
     for name in ("run.py", "plots.py", "algo/grpo.py"):

@@ -88,6 +88,11 @@ GLOSSARY = {
 """Key of metrics.jsonl -> what it says."""
 
 
+READ_ONLY = "R1REPRO_READ_ONLY"
+"""Environment variable.  Where it is set no run is made or gone on with, and finished ones are read, whatever source
+made them: so notebooks of a later version can be executed on them."""
+
+
 class Run:
     """One run folder.  Open it with `Run.open`."""
 
@@ -104,7 +109,8 @@ class Run:
             inputs: name -> SHA-256 of what the run reads (base model, earlier stage).
 
         Raises:
-            Refusal: the folder holds a run of another config, source or input; or it cannot be written.
+            Refusal: the folder holds a run of another config, source or input; or it cannot be written.  Where
+                `READ_ONLY` is set: it holds no finished run.
         """
         path = Path(path)
         wanted = {
@@ -119,14 +125,19 @@ class Run:
             manifest = read_json(file)
             if not isinstance(manifest, dict):
                 raise Refusal(f"{file} is damaged (no manifest in it): move its folder away and run the stage again")
+            reading = bool(os.environ.get(READ_ONLY))
             for key, value in wanted.items():
-                if manifest.get(key) != value:
+                if manifest.get(key) != value and not (reading and key == "source"):
                     raise Refusal(_difference(path, key, manifest.get(key), value))
             run = cls(path, manifest)
+            if reading and not run.complete:
+                raise Refusal(f"{path} is not complete and {READ_ONLY} is set, so it is not gone on with: unset that")
             if not run.complete:
                 drop_torn_line(run.path / "metrics.jsonl")
                 drop_torn_line(run.path / "samples.jsonl")
             return run
+        if os.environ.get(READ_ONLY):
+            raise Refusal(f"{path} holds no run and {READ_ONLY} is set, so none is made: unset that")
         writable(path)
         startup_s = round(time.time() - psutil.Process().create_time(), 3)
         times = {"started": now(), "ended": None, "startup_s": startup_s, "wall_s": 0.0, "exit": None}
@@ -264,6 +275,8 @@ def _difference(path: Path, key: str, old: Any, new: Any) -> str:
         changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
         what = f"{key} differs in " + ", ".join(f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in changed[:3])
     way_out = "choose another run_dir, or move that folder away (`make clean` removes all runs)"
+    if key == "source":
+        way_out += f"; with {READ_ONLY}=1 finished runs are read all the same, and none is made"
     return f"run folder {path} holds another run ({what}): {way_out}"
 
 
