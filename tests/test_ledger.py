@@ -253,19 +253,36 @@ def test_seeds_with_questions_of_their_own_are_not_paired(tmp_path, seeds):
     assert apart == pytest.approx(together / 3**0.5, rel=0.15)
 
 
-def test_more_sums_take_the_place_of_few_where_every_seed_has_them_and_no_step_lacks(tmp_path):
-    few, many = write_world(tmp_path / "out"), write_world(tmp_path / "more", per_level=20)
-    for number in (0, 1, 2):
-        assert [len(seed.ids) for seed in ledger.read("smoke", few)] == [40] * 3
+def with_more_sums(few, many, seeds=(0, 1, 2)):
+    for number in seeds:
         (more := few / f"smoke/seed-{number}/protocol/sums").parent.mkdir()
         shutil.move(many / f"smoke/seed-{number}/evaluate", more)
-    seeds = ledger.read("smoke", few)
-    assert [len(seed.ids) for seed in seeds] == [80] * 3
-    assert {run.path for run in seeds[0].runs} == {
+
+
+def asked(world, **how):
+    return [len(seed.ids) for seed in ledger.read("smoke", world, **how)]
+
+
+def test_more_sums_take_the_place_of_few_where_every_seed_has_them(tmp_path):
+    few, many = write_world(tmp_path / "out"), write_world(tmp_path / "more", per_level=20)
+    with_more_sums(few, many, seeds=(0, 1))
+    assert asked(few) == [40] * 3
+    with_more_sums(few, many, seeds=(2,))
+    assert asked(few) == [80] * 3 and asked(few, more=False) == [40] * 3
+    assert {run.path for run in ledger.read("smoke", few)[0].runs} == {
         "out/smoke/seed-0/r1_zero", *(f"out/smoke/seed-0/protocol/sums/step-{step:06d}" for step in STEPS)
     }  # fmt: skip
-    shutil.rmtree(few / "smoke/seed-1/protocol/sums/step-000050")
-    assert [len(seed.ids) for seed in ledger.read("smoke", few)] == [40] * 3
+    write_world(tmp_path / "out", seeds=(3,))  # held back
+    assert asked(few) == [80] * 3 + [40]
+
+
+@pytest.mark.parametrize("spoilt", [{}, {"exit": None}, {"exit": "complete", "inputs": {"model": "of another run"}}])
+def test_more_sums_that_lack_a_step_or_are_of_another_model_are_not_read(tmp_path, spoilt):
+    few, many = write_world(tmp_path / "out"), write_world(tmp_path / "more", per_level=20)
+    with_more_sums(few, many)
+    file = few / "smoke/seed-1/protocol/sums/step-000050/manifest.json"
+    file.unlink() if not spoilt else file.write_text(json.dumps(spoilt))
+    assert asked(few) == [40] * 3
 
 
 def test_the_first_questions_are_those_alone(tmp_path):
@@ -316,12 +333,24 @@ def test_the_verdict_on_one_part(case):
     assert judge("x > 0", {"x": measured}, "accuracy")[1]  # and says why
 
 
-def test_an_effect_of_the_power_is_told_from_its_threshold_in_four_runs_of_five():
-    seen = Part(value=0.5, low=0.46, high=0.54, seeds=(0.5,))
-    error = seen.half_width / 1.96
-    runs = np.random.default_rng(0).normal(seen.detectable, error, 100_000)
-    assert (runs - 1.96 * error > 0).mean() == pytest.approx(0.8, abs=0.01)
-    assert Part(value=None, low=None, high=0.1, seeds=()).detectable is None
+def test_an_effect_of_the_power_is_told_from_its_threshold_in_four_studies_of_five():
+    """Studies of three seeds on the same 60 questions, whose effects differ by question and hardly by seed."""
+    rng = np.random.default_rng(0)
+
+    def study(effect):
+        each = effect + rng.normal(0, 0.5, 60)
+        tables = [np.stack([0 * each, each + rng.normal(0, 0.1, 60)], axis=1) for _ in range(3)]
+        return ledger.part_of(tables, lambda means: means[:, 1] - means[:, 0], shared=True)
+
+    power = np.mean([ledger.detectable(study(0.0), 0.0, "accuracy") for _ in range(40)])
+    assert np.mean([study(power).low > 0 for _ in range(200)]) == pytest.approx(0.8, abs=0.09)
+
+
+@pytest.mark.parametrize("ends", [(None, 0.1), (0.1, 0.1), (-1.5, 0.5)])
+def test_where_nothing_varied_or_nothing_is_bounded_there_is_no_power(ends):
+    low, high = ends
+    unit = "ratio" if low == -1.5 else "accuracy"
+    assert ledger.detectable(Part(value=0.1, low=low, high=high, seeds=()), 1.0, unit) is None
 
 
 @pytest.mark.parametrize("case", TABLE)

@@ -202,7 +202,9 @@ def driver(tmp_path, monkeypatch):
         started.append((source.stem, parameters["seed"]))
         Path(target).write_text("{}")
         for pattern in (notebooks.MAKES | notebooks.ARMS).get(source.stem, ()):
-            (tmp_path / "smoke" / f"seed-{parameters['seed']}" / pattern.replace("*", "x")).mkdir(parents=True)
+            (tmp_path / "smoke" / f"seed-{parameters['seed']}" / pattern.replace("*", "x")).mkdir(
+                parents=True, exist_ok=True
+            )
 
     monkeypatch.setattr(notebooks.papermill, "execute_notebook", papermill)
     return started
@@ -227,6 +229,19 @@ def test_one_stage_alone_is_made_again(driver, tmp_path):
     assert driver == [("05_reasoning_rl", 1)] and not (runs / "dev2" / "old").exists() and (runs / "dev1").exists()
     with pytest.raises(Refusal, match="choose one of 03_r1_zero"):
         notebooks.execute_all("smoke", [1], ["09_nothing"])
+
+
+def test_where_runs_are_only_read_none_is_deleted_and_no_copy_counts_as_done(driver, tmp_path, monkeypatch):
+    notebooks.execute_all("smoke", [1])
+    monkeypatch.setattr(notebooks, "source_fingerprint", lambda: "a later one")
+    monkeypatch.setenv("R1REPRO_READ_ONLY", "1")
+    with pytest.raises(Refusal, match="AGAIN=05_reasoning_rl deletes runs"):
+        notebooks.execute_all("smoke", [1], ["05_reasoning_rl"])
+    assert (tmp_path / "smoke" / "seed-1" / "dev2").exists()
+    copy = tmp_path / "smoke" / "seed-1" / "notebooks" / "05_reasoning_rl.ipynb"
+    before = len(driver)
+    notebooks.execute("05_reasoning_rl", copy, tier="smoke", seed=1)
+    assert len(driver) == before + 1 and copy.exists() and not copy.with_suffix(".done.json").exists()
 
 
 def test_what_is_beside_the_main_line_is_not_forgotten_without_being_made_again(driver, tmp_path):

@@ -322,6 +322,7 @@ def test_rl_and_distillation_stand_side_by_side_with_what_each_took(tmp_path):
     assert rows["DeepSeek-R1-Distill-Qwen-32B"][:2] == ["72.6", "83.3"]
     places = set(read(report.build("smoke", out)).ids)
     assert len({row.cells[-3][0].anchor for row in table.rows[1:4]} & places) == 3
+    assert {made.key for made in tables.every(material.read("smoke", out))} <= places
 
 
 def test_a_claim_leads_to_the_cells_that_show_it():

@@ -62,7 +62,7 @@ def entry(name: str, seeds: Sequence[SeedRuns]) -> dict:
 
 def join(tier: str, out: Path, name: str, file: Path, readme: Path) -> list[dict]:
     """Put the runs of a tier into the list in ``file``, and the list into the table of ``readme``; returns the list."""
-    new = entry(name, ledger.of_the_ledger(ledger.read(tier, out)))
+    new = entry(name, ledger.of_the_ledger(ledger.read(tier, out, more=False)))
     rows = [row for row in (read_json(file) if file.exists() else []) if row["name"] != name]
     rows = sorted([*rows, new], key=lambda row: row["minutes"])
     text = between_marks(readme, "leaderboard", table(rows))

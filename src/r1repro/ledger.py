@@ -38,7 +38,7 @@ SMALLEST_RATIO = 0.25
 accuracy.  What fell to nearly nothing is never known to a fifth of the little that is left, but that it fell is."""
 
 POWER = sum(map(NormalDist().inv_cdf, (0.975, 0.8))) / NormalDist().inv_cdf(0.975)
-"""So many half-widths from the threshold, an effect's interval leaves the threshold out in four runs of five."""
+"""So many half-widths from the threshold, an effect's interval leaves the threshold out in four studies of five."""
 
 FEWEST_SEEDS = 3
 """With fewer seeds a claim is at best a trend."""
@@ -120,15 +120,21 @@ class SeedRuns:
         return min(inner, key=lambda c: (abs(c.step - self.end.step / 2), c.step)) if inner else None
 
 
-def read(tier: str, out: Path) -> list[SeedRuns]:
+def read(tier: str, out: Path, more: bool = True) -> list[SeedRuns]:
     """Every evaluated seed of a tier under `out`, by number.  Refusal where seeds cannot be set side by side.
 
-    Where every seed has asked R1-Zero's checkpoints more sums (`SUMS`), those are read, and else notebook 03's.
+    Args:
+        more: whether evaluations on more sums (`SUMS`) are read where every seed that claims rest on has them, and not
+            notebook 03's.
     """
-    folders = [file.parent for file in Path(out, tier).glob("seed-*/evaluate")]
-    folders = sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-")))
-    asked = SUMS if all(_steps(folder, SUMS) == _steps(folder, "evaluate") for folder in folders) else "evaluate"
-    seeds = [read_seed(folder, Path(out), asked) for folder in folders]
+    folders = {
+        int(file.parent.name.removeprefix("seed-")): file.parent for file in Path(out, tier).glob("seed-*/evaluate")
+    }
+    chosen = LEDGER_SEEDS if set(LEDGER_SEEDS) <= set(folders) else folders
+    places = dict.fromkeys(folders, "evaluate")
+    if more and all(_has_more_sums(folders[seed]) for seed in chosen):
+        places |= {seed: SUMS for seed, folder in folders.items() if _has_more_sums(folder)}
+    seeds = [read_seed(folders[seed], Path(out), places[seed]) for seed in sorted(folders)]
     seeds = [seed for seed in seeds if seed is not None]
     if not seeds:
         raise Refusal(f"{Path(out, tier)} holds no evaluated seed: run `make reproduce TIER={tier}` first")
@@ -160,24 +166,30 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
         "pass@1 by level at the end": " ".join(
             f"{pass1_at(seed.end, seed.level_Q == level):.2f}" for level in sorted(set(seed.level_Q.tolist()))
         ),
-        "minutes": f"{sum(run.wall_s for run in seed.runs) / 60:.1f}",
+        "minutes of RL": f"{sum(run.wall_s for run in seed.runs if run.path.endswith('/r1_zero')) / 60:.1f}",
     }
 
 
-def _steps(folder: Path, asked: str) -> list[str]:
-    return sorted(manifest.parent.name for manifest in folder.glob(f"{asked}/step-*/manifest.json"))
+def _has_more_sums(folder: Path) -> bool:
+    """Whether each checkpoint that notebook 03 has evaluated, and no other, has been asked more sums to the end."""
+    few, many = (
+        {manifest.parent.name: read_json(manifest) for manifest in folder.glob(f"{place}/step-*/manifest.json")}
+        for place in ("evaluate", SUMS)
+    )
+    of = [{step: about.get("inputs", {}).get("model") for step, about in found.items()} for found in (few, many)]
+    return of[0] == of[1] and all(about.get("exit") == "complete" for about in many.values())
 
 
-def read_seed(folder: Path, out: Path, asked: str = "evaluate") -> SeedRuns | None:
+def read_seed(folder: Path, out: Path, place: str = "evaluate") -> SeedRuns | None:
     """The runs of one seed folder; None if it has no evaluation.  An evaluation without a manifest does not exist.
 
     Of an evaluation that asked several families, the chain sums alone (`headline`): the claims about R1-Zero (C01 to
     C09, C30) are measured on them, as the paper's on mathematics.
 
     Args:
-        asked: where in the folder the evaluations lie, notebook 03's or `SUMS`.
+        place: where in the folder the evaluations lie, notebook 03's or `SUMS`.
     """
-    evaluations = sorted(folder.glob(f"{asked}/step-*/manifest.json"))
+    evaluations = sorted(folder.glob(f"{place}/step-*/manifest.json"))
     if not evaluations:
         return None
     records, checkpoints, questions = [], [], None
@@ -225,7 +237,10 @@ def headline(rows: list[dict]) -> list[dict]:
 
 
 def first_questions(seed: SeedRuns, count: int) -> SeedRuns:
-    """The same seed as if it had been asked ``count`` questions, the first by their hashes; of no runs."""
+    """The same seed with ``count`` of its questions, the first by their hashes; of no runs.
+
+    What is told of all questions together, the share that was not graded and the metrics of training, stays.
+    """
 
     def cut(part: Checkpoint | SeedRuns) -> dict[str, np.ndarray]:
         return {f.name: getattr(part, f.name)[:count] for f in fields(part) if f.name.endswith(("_Q", "_QK"))}
@@ -284,14 +299,6 @@ class Part:
     @property
     def half_width(self) -> float | None:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
-
-    @property
-    def detectable(self) -> float | None:
-        """The power of the design: an effect so far from the threshold would be told from it in four runs of five.
-
-        By the normal approximation, from the width of this very interval.
-        """
-        return None if self.half_width is None else _finite(POWER * self.half_width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,8 +554,28 @@ def _detail(names: Sequence[str], seeds: Sequence[SeedRuns]) -> dict:
     return detail
 
 
+def detectable(measured: Part, threshold: float, unit: str) -> float | None:
+    """The power of a design, told by its interval: an effect so far from its threshold is told from it in four studies
+    of five.  Of a ratio (and of a relative change, as a ratio) the factor above its threshold, or below.
+
+    By the normal approximation, and at best: where seeds disagree, the interval of three is narrower than it should be.
+    None where the interval has no width or no bound: nothing varied, so nothing says what would have been seen.
+
+    >>> round(detectable(Part(value=0.5, low=0.46, high=0.54, seeds=()), 0.0, "accuracy"), 4)
+    0.0572
+    >>> round(detectable(Part(value=2.0, low=1.6, high=2.5, seeds=()), 1.0, "ratio"), 3)
+    1.376
+    """
+    if measured.half_width is None or measured.half_width <= 0:
+        return None
+    if unit != "ratio":
+        return _finite(POWER * measured.half_width)
+    low, high = (end + (1 - threshold) for end in (measured.low, measured.high))
+    return _finite((high / low) ** (POWER / 2)) if low > 0 else None
+
+
 def _part_row(measured: Part) -> dict:
-    names = ("value", "low", "high", "half_width", "detectable")
+    names = ("value", "low", "high", "half_width")
     return {name: getattr(measured, name) for name in names} | {"seeds": list(measured.seeds)}
 
 
@@ -669,7 +696,11 @@ def entry(claim: paper.Claim, measurement: Measurement | None, because: str = ""
     if controls and not has_controls and found == "reproduced":
         found, why = "trend", f"its controls were not run with these seeds and settings (CLAIMS=all): {claim.controls}"
     detail = {"why": why, "unit": claim.unit, **measurement.detail}
-    detail["parts"] = {name: _part_row(measured) for name, measured in measurement.parts.items()}
+    limits = {name: threshold for name, _, threshold in parse_rule(claim.rule) + parse_rule(claim.controls)}
+    detail["parts"] = {
+        name: _part_row(measured) | {"detectable": detectable(measured, limits[name], claim.unit)}
+        for name, measured in measurement.parts.items()
+    }
     row |= {"ours": first.value, "low": first.low, "high": first.high, "detail": detail}
     runs = [{"path": run.path, "digest": run.digest, "commit": run.commit} for run in measurement.runs]
     return row | {"seeds": list(measurement.seeds), "verdict": found, "rule": rule, "runs": runs}

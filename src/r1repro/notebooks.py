@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from r1repro import config, config_arms
 from r1repro.records import Refusal
-from r1repro.run import default_folder, read_json, source_fingerprint, writable, write_json
+from r1repro.run import READ_ONLY, default_folder, only_reading, read_json, source_fingerprint, writable, write_json
 
 SHARED = ("00_map", "01_grpo", "02_rewards", "13_clusters")
 """Executed once a tier: no seed changes them."""
@@ -75,6 +75,8 @@ def execute_all(tier: str, seeds: list[int], again: list[str] | None = None, cla
         Refusal: a notebook stopped; the line says which and why, and the copy up to there is kept.
     """
     config.check_runnable(tier)
+    if again and only_reading():
+        raise Refusal(f"{READ_ONLY} is set, and AGAIN={again[0]} deletes runs to make them anew: unset one of the two")
     if claims not in CLAIMS:
         raise Refusal(f"claims is {claims!r}: choose one of {', '.join(CLAIMS)}")
     if claims == "all":
@@ -140,6 +142,8 @@ def execute(name: str, target: Path, *, tier: str, seed: int) -> Path:
         if error.ename == "Refusal":
             reason = error.evalue
         raise Refusal(f"notebook {name} stopped in cell {error.exec_count} ({reason}): see {started}") from error
+    _mark(target).unlink(missing_ok=True)
     os.replace(started, target)
-    write_json(_mark(target), stamp)
+    if not only_reading():  # of runs that another source may have made
+        write_json(_mark(target), stamp)
     return target

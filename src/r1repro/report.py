@@ -114,9 +114,11 @@ def _write(
     is_published: bool = False,
 ) -> None:
     entries = ledger_models.entries([claim.id for claim in paper.claims()], content.models, zero=content.seeds)
-    for entry in entries:
-        if entry["id"] in (said or {}):
-            entry["detail"]["remark"] = said[entry["id"]]
+    for claim_id, remark in (said or {}).items():
+        found = next((entry for entry in entries if entry["id"] == claim_id), {})
+        if found.get("verdict") in (None, "reproduced"):
+            raise Refusal(f"{claim_id} is no claim that did not come out: take its paragraph out of the remarks")
+        found["detail"]["remark"] = remark
     write_json(folder / "claims.json", entries)
     write_json(folder / "digests.json", digests(content))
     (folder / "figures").mkdir()
@@ -340,8 +342,10 @@ def markdown(
 def _why(entry: dict) -> str:
     """A verdict's reason, the power of a design that did not reproduce, and what its makers think of it."""
     power = claims.power_text(entry) if entry["verdict"] != "reproduced" else ""
-    said = [entry["detail"]["why"], f"Power: {power}" if power else "", entry["detail"].get("remark", "").rstrip(".")]
-    return f"- {entry['id']} {entry['verdict']}: {'. '.join(filter(None, said))}"
+    lines = [f"- {entry['id']} {entry['verdict']}: {entry['detail']['why']}" + (f". Power: {power}" if power else "")]
+    if remark := entry["detail"].get("remark"):
+        lines += ["", f"  *What we think:* {remark}", ""]
+    return "\n".join(lines)
 
 
 def remarks(file: Path, commit: str) -> dict[str, str]:
@@ -355,10 +359,10 @@ def remarks(file: Path, commit: str) -> dict[str, str]:
     if not file.exists():
         return {}
     heading, *parts = file.read_text(encoding="utf-8").split("\n## ")
-    about = heading.splitlines()[0].split()[-1]
-    if not commit.startswith(about):
+    about = (heading.splitlines() or [""])[0].rpartition(" ")[2]
+    if not about or not commit.startswith(about):
         raise Refusal(
-            f"{file} is about the runs of {about}, and these are of {commit[:12]}: write it anew, or remove it"
+            f"{file} is about the runs of {about!r}, and these are of {commit[:12]}: write it anew, or remove it"
         )
     return {id: " ".join(text.split()) for id, _, text in (part.partition("\n") for part in parts)}
 

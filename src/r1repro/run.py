@@ -93,6 +93,10 @@ READ_ONLY = "R1REPRO_READ_ONLY"
 made them: so notebooks of a later version can be executed on them."""
 
 
+def only_reading() -> bool:
+    return os.environ.get(READ_ONLY, "0") not in ("", "0")
+
+
 class Run:
     """One run folder.  Open it with `Run.open`."""
 
@@ -125,18 +129,17 @@ class Run:
             manifest = read_json(file)
             if not isinstance(manifest, dict):
                 raise Refusal(f"{file} is damaged (no manifest in it): move its folder away and run the stage again")
-            reading = bool(os.environ.get(READ_ONLY))
             for key, value in wanted.items():
-                if manifest.get(key) != value and not (reading and key == "source"):
+                if manifest.get(key) != value and not (key == "source" and only_reading()):
                     raise Refusal(_difference(path, key, manifest.get(key), value))
             run = cls(path, manifest)
-            if reading and not run.complete:
+            if only_reading() and not run.complete:
                 raise Refusal(f"{path} is not complete and {READ_ONLY} is set, so it is not gone on with: unset that")
             if not run.complete:
                 drop_torn_line(run.path / "metrics.jsonl")
                 drop_torn_line(run.path / "samples.jsonl")
             return run
-        if os.environ.get(READ_ONLY):
+        if only_reading():
             raise Refusal(f"{path} holds no run and {READ_ONLY} is set, so none is made: unset that")
         writable(path)
         startup_s = round(time.time() - psutil.Process().create_time(), 3)
@@ -297,6 +300,12 @@ def out_folder() -> Path:
 def append_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     with speaking_of(file), open(file, "a", encoding="utf-8") as f:
         f.write("".join(_line(row) for row in rows))
+
+
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """All records of a file at once.  Where runs are only read, a file that is there stays as it is."""
+    if not (only_reading() and file.exists()):
+        write_text(file, "".join(_line(row) for row in rows))
 
 
 def _line(row: dict[str, Any]) -> str:

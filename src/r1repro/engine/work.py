@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from r1repro.engine import dist, shards
 from r1repro.records import Refusal
-from r1repro.run import Run, environment, read_json
+from r1repro.run import Run, environment, only_reading, read_json
 
 FOLDER = "shards"
 """In the run folder, until the run is complete."""
@@ -42,7 +42,8 @@ IDENTITY = ("stage", "seed", "config", "inputs", "source")
 def open_run(run_dir: Path | str, opened: Callable[[], Run], shared: bool = False) -> Run:
     """What ``opened``, a `Run.open`, gives; of several workers that find no run one makes it."""
     place = Path(run_dir)
-    if not (shared or dist.num_ranks() > 1) or (place / "manifest.json").exists():
+    alone = not shared and dist.num_ranks() == 1
+    if alone or only_reading() or (place / "manifest.json").exists():
         return opened()
     with shards.turn(place / FOLDER, "begin"):
         return opened()

@@ -18,8 +18,8 @@ VERDICTS_TEXT = (
 )
 
 POWER_TEXT = (
-    "Power: an effect so far from its threshold would have been told from it in four runs of five, by the width of "
-    "the interval."
+    "Power: an effect so far from its threshold (a ratio: by such a factor) would be told from it in four studies of "
+    "five at best, by the width of the interval and the normal approximation."
 )
 
 MANY = 4
@@ -160,7 +160,7 @@ def _measured(entry: dict, content: Material, page: str) -> str:
         f"<dl>{_theirs(entry)}<dt>Ours</dt><dd>"
         f'<a class="n" href="{page}#{say(first)}">{arrows(before_after(entry))}</a></dd></dl>'
         f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-        + (f'<p class="text">{say(detail["remark"])}</p>' if "remark" in detail else "")
+        + (f'<p class="text"><i>What we think:</i> {say(detail["remark"])}</p>' if "remark" in detail else "")
         + f"<p class=small>Verdict: {say(detail['why'])}. Rule: <code>{say(entry['rule'])}</code>. "
         + (f"Controls that were not run: <code>{not_run}</code>. " if not_run else "")
         + f"{_asides(detail, linked)}Runs: {chips}.</p>"

@@ -58,14 +58,14 @@ def page(
 
     add_table("pipeline")
     add("figures", "Figures of the paper, and ours", _figures({n: figures[n] for n in HEADLINE if n in figures}))
-    for key in ("stages", "beside-others", "r1-zero", "students"):
+    for key in ("stages", "beside-others", "r1-zero", "students", "versus"):
         add_table(key)
     measured = claims.measured(entries)
     cards = "".join(claims.card(entry, content, cells) for entry in measured)
     add(
         "claims",
         "Claims",
-        cards and f'<p class="small">{html.escape(claims.VERDICTS_TEXT)} {claims.POWER_TEXT} {LEDGER}</p>{cards}',
+        cards and f'<p class="small">{html.escape(f"{claims.VERDICTS_TEXT} {claims.POWER_TEXT}")} {LEDGER}</p>{cards}',
     )
     add("samples", "Outputs to read", asked and _samples(asked))
     add("more-figures", "More figures", _figures({n: c for n, c in figures.items() if n not in HEADLINE}))

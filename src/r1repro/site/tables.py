@@ -215,10 +215,7 @@ def versus(content: Material) -> Table | None:
         " The price is the student's alone, from its base on; what its teacher took stands in the first table. "
         "Notebook 09 has what lies on the way, and the price in operations.",
     )  # fmt: skip
-    prices = []
-    for name in names:
-        runs = [run for run in content.runs if run.name in VERSUS[name]]
-        prices.append(_cost(runs, content.anchor(VERSUS[name][-1])) if runs else ((DASH,),) * 3)
+    prices = [_price(content, VERSUS[name]) for name in names]
     prices += [((DASH,),) * 3] * (len(made.rows) - len(names))
     return replace(
         made,
@@ -226,6 +223,16 @@ def versus(content: Material) -> Table | None:
         columns=(*made.columns, "minutes", "tokens sampled", "tokens trained on"),
         rows=tuple(replace(row, cells=row.cells + more) for row, more in zip(made.rows, prices, strict=True)),
     )
+
+
+def _price(content: Material, names: Sequence[str]) -> tuple[Cell, ...]:
+    """What some runs took together, in the seeds that have all of them."""
+    by_seed = {
+        seed.seed: [run for run in content.runs if run.seed == seed.seed and run.name in names]
+        for seed in content.seeds
+    }
+    runs = [run for found in by_seed.values() if len(found) == len(names) for run in found]
+    return _cost(runs, content.anchor(names[-1])) if runs else ((DASH,),) * 3
 
 
 def _by_model(content: Material, key: str, title: str, names: Sequence[str], table: str, note: str) -> Table:
@@ -353,7 +360,7 @@ def seeds(content: Material) -> Table:
         names = list(row)
         cells[names.index("seed")] = (row["seed"],)
         cells[names.index("pass@1 by level at the end")] = (Number(row["pass@1 by level at the end"], steps[-1]),)
-        cells[names.index("minutes")] = (Number(row["minutes"], "runs-r1-zero"),)
+        cells[names.index("minutes of RL")] = (Number(row["minutes of RL"], "runs-r1-zero"),)
         rows.append(Row("plain", tuple(cells)))
     return Table(
         key="seeds",

@@ -17,7 +17,7 @@ from r1repro import config
 from r1repro.engine import checkpoint, dist, scorer, vocabulary
 from r1repro.engine.vocabulary import Vocabulary
 from r1repro.records import Refusal
-from r1repro.run import append_lines, read_lines, sha256_file, write_text
+from r1repro.run import read_lines, sha256_file, write_lines
 from r1repro.stages import child, collect, evaluate, reward_model, rl, sft
 from r1repro.stages.r1_zero import base_folder
 
@@ -105,10 +105,7 @@ def rejection_examples(settings: config.R1, place: Path, teacher: Path) -> Path:
 @dist.by_the_first
 def _joined(target: Path, *parts: Path) -> Path:
     """The lines of some files in one."""
-    whole = target.with_suffix(".part")
-    write_text(whole, "")
-    append_lines(whole, [row for part in parts for row in read_lines(part)])
-    whole.replace(target)
+    write_lines(target, [row for part in parts for row in read_lines(part)])
     return target
 
 
@@ -181,7 +178,5 @@ def short_examples(settings: config.R1, seed_dir: Path | str, words: Vocabulary 
     if not target.exists():
         tokens = sum(len(words.output(example["output"])) for example in examples)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target.with_suffix(".part"), "")
-        append_lines(target.with_suffix(".part"), collect.short_examples(examples, tokens, settings.seed, words))
-        target.with_suffix(".part").replace(target)
+        write_lines(target, collect.short_examples(examples, tokens, settings.seed, words))
     return target

@@ -20,7 +20,7 @@ from r1repro.engine import actor as actors
 from r1repro.engine import scorer
 from r1repro.records import Question, Refusal
 from r1repro.rewards import accuracy, reasoning
-from r1repro.run import Interrupts, Run, append_lines, read_lines, write_text
+from r1repro.run import Interrupts, Run, read_lines, write_lines
 from r1repro.stages import process_reward
 from r1repro.tinyworld import base
 
@@ -206,9 +206,7 @@ def examples(cfg: TreeSearch, searched: Path | str, target: Path) -> Path:
         rows += [about | {"output": output["text"]} for output in kept]
     if not rows:
         raise Refusal(f"the search in {searched} found no right solution: search longer, or ask easier questions")
-    write_text(target.with_suffix(".part"), "")
-    append_lines(target.with_suffix(".part"), rows)
-    target.with_suffix(".part").replace(target)
+    write_lines(target, rows)
     return target
 
 

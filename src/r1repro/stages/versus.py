@@ -17,7 +17,7 @@ from pathlib import Path
 from r1repro.config import Collect
 from r1repro.config_arms import Versus
 from r1repro.records import Refusal
-from r1repro.run import append_lines, read_json, read_lines, write_text
+from r1repro.run import read_json, read_lines, write_lines
 from r1repro.stages import arms, collect, rl, sft
 from r1repro.stages.r1_zero import base_folder
 from r1repro.tinyworld import base
@@ -72,9 +72,7 @@ def distill_fraction(settings: Versus, seed_dir: Path | str, name: str) -> Path:
     source, target = Path(seed_dir) / "dev3" / "examples.jsonl", Path(seed_dir) / "arms" / "fractions" / f"{name}.jsonl"
     rows = part_of(sft.read_examples(source), FRACTIONS[name], settings.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target.with_suffix(".part"), "")
-    append_lines(target.with_suffix(".part"), rows)
-    target.with_suffix(".part").replace(target)
+    write_lines(target, rows)
     run = arms.run_of(seed_dir, f"distilled-580k-{name}")
     return sft.train(settings.distill, run, base.folder(STUDENT), target, settings.machine)
 
