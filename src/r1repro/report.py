@@ -225,8 +225,8 @@ def static_notebook(notebook: dict, hide: Mapping[str, str] | None = None) -> di
     return notebook
 
 
-COLOURS = 128
-"""Ours: of a picture.  Curves and bars have fewer, edges included; a third of the bytes is left."""
+COLOURS = 64
+"""Ours: of a picture.  Curves and bars have fewer, edges included; less than a third of the bytes is left."""
 
 
 def lighter(picture: str) -> str:
