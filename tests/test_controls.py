@@ -223,6 +223,19 @@ def test_settings_that_make_no_sense_are_refused(overrides, said):
     assert "\n" not in str(refusal.value)
 
 
+def test_the_controls_of_c01_are_asked_the_sums_that_r1_zero_is_asked(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(arms, "model_of", lambda seed_dir, name: seed_dir / name)
+    monkeypatch.setattr(arms.evaluate, "run", lambda cfg, place, *_: asked.append((cfg, place)) or place)
+    settings = config_arms.controls("cpu")
+    for name in ("zero_random", "zero_divisor"):
+        assert stage.measure(settings, tmp_path, name) == tmp_path / "models" / name / "reasoning"
+    of = {place.relative_to(tmp_path).as_posix(): cfg for cfg, place in asked}
+    assert set(of) == {"models/zero_random/more", "models/zero_random/reasoning", "models/zero_divisor/reasoning"}
+    more, sums = of["models/zero_random/more"], config_arms.protocol("cpu").sums
+    assert dataclasses.replace(sums, k=more.k) == more and more.k == of["models/zero_random/reasoning"].k
+
+
 def test_forks_start_from_the_run_that_is_forked(tmp_path, tiny_base):
     rl = models.small_rl(num_rollouts=1, max_tokens=12)
     settings = config_arms.Controls(

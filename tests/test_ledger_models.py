@@ -329,6 +329,42 @@ def test_known_controls_come_out(tmp_path, zero):
     assert {"models/zero_random/reasoning", "evaluate/step-000100"} <= paths
 
 
+def few_shot(out, more=(), exit="complete"):
+    """C29 of three seeds: an example costs one of four answers, and none on the more questions that some were asked."""
+    for seed in range(3):
+        place = out / "smoke" / f"seed-{seed}"
+        for name in ("r1", "r1_shots_1", "r1_shots_3"):
+            write_model(place, name, questions=32, prompts=1, sums=4 if name == "r1" else 3, others=4)
+            if (seed, name) in more:
+                write_model(place, "asked", questions=96, prompts=1, sums=4, others=4)
+                shutil.move(place / "models/asked/reasoning", place / "models" / name / "more")
+                shutil.rmtree(place / "models/asked")
+                file = place / "models" / name / "more" / "manifest.json"
+                file.write_text(json.dumps(json.loads(file.read_text()) | {"exit": exit}))
+    found = [models.read(out / "smoke" / f"seed-{seed}", out) for seed in range(3)]
+    (row,) = ledger_models.entries(["C29"], found)
+    parts = row["detail"]["parts"]
+    return row, [parts[name]["value"] for name in ("one_shot_change", "few_shot_change")]
+
+
+def test_more_questions_are_compared_where_every_seed_has_them_of_both_models(tmp_path):
+    pair = {(seed, name) for seed in range(3) for name in ("r1", "r1_shots_1")}
+    row, (one, three) = few_shot(tmp_path, pair)
+    assert one == 0 and three < 0 and row["detail"]["questions"] == 96
+    paths = {run["path"].partition("seed-0/")[2] for run in row["runs"]}
+    assert {
+        f"models/{place}" for place in ("r1/more", "r1_shots_1/more", "r1/reasoning", "r1_shots_3/reasoning")
+    } <= paths
+    assert "models/r1_shots_1/reasoning" not in paths
+
+
+@pytest.mark.parametrize("lacking", [(2, "r1"), (0, "r1_shots_1"), None])
+def test_more_questions_of_some_are_left_out(tmp_path, lacking):
+    pair = {(seed, name) for seed in range(3) for name in ("r1", "r1_shots_1")} - {lacking}
+    row, (one, three) = few_shot(tmp_path, pair, exit="complete" if lacking else None)
+    assert one == three < 0 and row["detail"]["questions"] == 32
+
+
 def test_growth_is_set_against_that_of_the_flat_base(tmp_path, zero):
     row = with_controls(tmp_path, zero, "C04", r1_zero=dict(length=30))
     parts = row["detail"]["parts"]

@@ -175,6 +175,19 @@ def test_r1_zeros_checkpoints_are_asked_more_sums_and_nothing_else_is_changed(tm
     assert places == {step: tmp_path / config_arms.SUMS / f"step-{step:06d}" for step in kept}
 
 
+def test_r1_is_asked_more_questions_than_the_others_with_and_without_examples(tmp_path, monkeypatch, fake):
+    monkeypatch.setattr(protocol.r1, "model_of", lambda settings, seed_dir, name: tmp_path / name)
+    settings = config_arms.protocol("smoke")
+    places = protocol.few_shot(settings, tmp_path)
+    assert [place.parent.name for place in places] == ["r1_shots_1", "r1_shots_3", "r1_zero_shots_1", "r1_zero_shots_3"]
+    more = {place: asked for (place, kind), asked in fake.items() if kind == "more"}
+    names = {0: "r1", 1: "r1_shots_1", 3: "r1_shots_3"}
+    assert more == {
+        name: (replace(settings.evaluate, num_questions=40, shots=n), tmp_path / "r1") for n, name in names.items()
+    }
+    assert fake["r1_shots_3", "reasoning"] == (replace(settings.evaluate, shots=3), tmp_path / "r1")
+
+
 def test_evaluations_of_other_questions_are_not_gathered(tmp_path):
     for name, id in (("a", "q0"), ("b", "q1")):
         (tmp_path / name).mkdir()

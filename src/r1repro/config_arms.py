@@ -29,6 +29,7 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         ),
         "protocol.on": dict(num_rollouts=2, num_checkpoints=2),
         "protocol.sums": dict(questions="chain_sum", num_questions=40),
+        "protocol.more": dict(num_questions=40),
         "controls": dict(flat_steps=3, cap=32, rollouts_before=1, rollouts_after=1),
         "controls.rl": dict(
             questions_per_step=2, outputs_per_question=8, num_rollouts=1, max_tokens=96, refresh_reference_every=2
@@ -50,6 +51,7 @@ TIER_ARMS: dict[str, dict[str, dict[str, Any]]] = {
         ),
         "protocol.on": dict(num_rollouts=4, num_checkpoints=4),
         "protocol.sums": dict(questions="chain_sum", num_questions=1200),
+        "protocol.more": dict(num_questions=600),
     },
 }
 """Tier -> part -> what an arm has of its own there; ``versus`` holds what no part has, ``versus.rl`` a part's."""
@@ -426,6 +428,9 @@ class Protocol:
     """That of R1-Zero's checkpoints, with more sums and nothing else.  Ours: so many that C03, C08 and C09, whose
     half-widths were 0.058 to 0.092 on 200 sums, come to about the 0.05 that counts as measured (LOG.md)."""
 
+    more: Evaluate = field(default_factory=Evaluate)
+    """That of the main line's models, with more questions, for R1 with and without examples (C29)."""
+
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
@@ -454,6 +459,7 @@ def protocol(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
         "whole": config.PIPELINE["helpful"] | main.get("helpful", {}) | {"kind": "whole"},
         "evaluate": config.PIPELINE["evaluate"] | main.get("evaluate", {}),
         "sums": config.TIER_EVALUATE.get(tier, {}),
+        "more": config.PIPELINE["evaluate"] | main.get("evaluate", {}),
     }
     own = _own(tier, "protocol")
     parts = {part: values | own.get(part, {}) for part, values in parts.items()}
@@ -497,6 +503,9 @@ class Controls:
     evaluate: Evaluate = field(default_factory=Evaluate)
     """That of the models of the main line, so that arms are asked the same questions."""
 
+    sums: Evaluate = field(default_factory=Evaluate)
+    """The same with more sums and nothing else, those of notebook 11, for the controls of C01."""
+
     policy: Policy = field(default_factory=Policy)
     machine: Machine = field(default_factory=Machine)
 
@@ -520,4 +529,5 @@ def controls(tier: str, seed: int = 0, overrides: Mapping[str, Any] | None = Non
         "rl": config.TIER_RL.get(tier, {}) | own.get("rl", {}),
         "evaluate": config.PIPELINE["evaluate"] | config.TIER_R1.get(tier, {}).get("evaluate", {}),
     }
+    parts["sums"] = parts["evaluate"] | _own(tier, "protocol").get("sums", {})
     return config.build(Controls, tier, seed, parts, overrides)

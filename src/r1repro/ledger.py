@@ -132,8 +132,8 @@ def read(tier: str, out: Path, more: bool = True) -> list[SeedRuns]:
     }
     chosen = LEDGER_SEEDS if set(LEDGER_SEEDS) <= set(folders) else folders
     places = dict.fromkeys(folders, "evaluate")
-    if more and all(_has_more_sums(folders[seed]) for seed in chosen):
-        places |= {seed: SUMS for seed, folder in folders.items() if _has_more_sums(folder)}
+    if more and all(has_more_sums(folders[seed]) for seed in chosen):
+        places |= {seed: SUMS for seed, folder in folders.items() if has_more_sums(folder)}
     seeds = [read_seed(folders[seed], Path(out), places[seed]) for seed in sorted(folders)]
     seeds = [seed for seed in seeds if seed is not None]
     if not seeds:
@@ -170,7 +170,7 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
     }
 
 
-def _has_more_sums(folder: Path) -> bool:
+def has_more_sums(folder: Path) -> bool:
     """Whether each checkpoint that notebook 03 has evaluated, and no other, has been asked more sums to the end."""
     few, many = (
         {manifest.parent.name: read_json(manifest) for manifest in folder.glob(f"{place}/step-*/manifest.json")}

@@ -10,7 +10,7 @@ Every part is a table a seed with a row a question, which was asked of all the m
 bootstrap over seeds and questions pairs them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -19,7 +19,7 @@ import numpy as np
 from r1repro import ledger, measures, measures_arms, paper
 from r1repro.ledger import Measurement, Part, SeedRuns
 from r1repro.measures import Measure, Models, mean_of, pass1, steps_to
-from r1repro.models import ARMS, NAMES, Model
+from r1repro.models import ARMS, MORE, NAMES, Model
 from r1repro.records import Refusal
 
 MEASURES: dict[str, Measure] = measures.MEASURES | measures_arms.MEASURES
@@ -67,17 +67,24 @@ def _measured(names: Sequence[str], seeds: Sequence[Models]) -> Measurement | No
     seeds = [seed for seed in seeds if names and not _unfit(names, seed)]
     if not seeds:
         return None
-    models = _models_of(names)
-    for seed in seeds:
-        for name in names:  # a part compares its own models alone
+    asked = {name: _asked_more(MEASURES[name], seeds) for name in names}
+    for name, found in asked.items():
+        for seed in found:  # a part compares its own models alone
             _check_asked_alike([seed[model] for model in MEASURES[name].models])
-    runs = dict.fromkeys(run for seed in seeds for name in models for run in seed[name].runs)
+    read = [seed[model] for name, found in asked.items() for seed in found for model in MEASURES[name].models]
     return Measurement(
-        parts={name: part(MEASURES[name], seeds) for name in names},
-        detail=_detail(names, seeds),
-        seeds=tuple(seed[models[0]].seed for seed in seeds),
-        runs=tuple(runs),
+        parts={name: part(MEASURES[name], found) for name, found in asked.items()},
+        detail=_detail(names, asked),
+        seeds=tuple(seed[_models_of(names)[0]].seed for seed in seeds),
+        runs=tuple(dict.fromkeys(run for model in read for run in model.runs)),
     )
+
+
+def _asked_more(of: Measure, seeds: Sequence[Models]) -> Sequence[Models]:
+    """The seeds, with what the measure's models answered to more questions, where all of them have that."""
+    if of.more and all(name + MORE in seed for seed in seeds for name in of.models):
+        return [{**seed, **{name: seed[name + MORE] for name in of.models}} for seed in seeds]
+    return seeds
 
 
 def part(of: Measure, seeds: Sequence[Models]) -> Part:
@@ -132,13 +139,19 @@ def _check_asked_alike(found: Sequence[Model]) -> None:
             )
 
 
-def _detail(names: Sequence[str], seeds: Sequence[Models]) -> dict:
+def _detail(names: Sequence[str], asked: Mapping[str, Sequence[Models]]) -> dict:
     """What a reader wants to see beside the effects: of the models before and after in the rule's first part, and in
-    ``beside`` of each further part."""
-    first, models = MEASURES[names[0]], [seed[MEASURES[names[0]].after[0]] for seed in seeds]
+    ``beside`` of each further part.
 
-    def mean(value: Callable[[Models, str], float], of: Measure = first) -> list[float | None]:
-        sides = [np.mean([value(seed, name) for seed in seeds for name in side]) for side in (of.before, of.after)]
+    Args:
+        asked: part -> the seeds with the models that it compares.
+    """
+    first, seeds = MEASURES[names[0]], asked[names[0]]
+    models = [seed[first.after[0]] for seed in seeds]
+
+    def mean(value: Callable[[Models, str], float], part: str = names[0]) -> list[float | None]:
+        of = MEASURES[part]
+        sides = [np.mean([value(s, name) for s in asked[part] for name in side]) for side in (of.before, of.after)]
         return [round(float(side), 9) if np.isfinite(side) else None for side in sides]
 
     before, after = mean(first.value)
@@ -155,7 +168,7 @@ def _detail(names: Sequence[str], seeds: Sequence[Models]) -> dict:
         "truncated": mean(lambda seed, name: seed[name].truncated_QK.mean()),
         "length_right": mean(lambda seed, name: _length_of_right(seed[name])),
         "beside": {
-            name: {"quantity": MEASURES[name].quantity, "values": mean(MEASURES[name].value, MEASURES[name])}
+            name: {"quantity": MEASURES[name].quantity, "values": mean(MEASURES[name].value, name)}
             for name in names[1:]
         },
     }

@@ -35,6 +35,9 @@ class Measure:
     unfit: Callable[[Models], str] = lambda models: ""
     """Why the models of a seed must not be compared; empty if they may."""
 
+    more: bool = False
+    """Whether the models' answers to more questions (`models.MORE`) are compared where every seed has them."""
+
     @property
     def models(self) -> tuple[str, ...]:
         return (*self.before, *self.after)

@@ -251,8 +251,8 @@ PPO_95, PPO_100, LAMBDA = "ppo_95", "ppo_100", ("gae_lambda",)
 PROTOCOL: dict[str, Measure] = {
     "greedy_repetition_gain": gain(SEQUENCE, CERTAIN, looping, "outputs that repeat themselves"),
     "greedy_churn_gain": gain(SEQUENCE, CERTAIN, churn, "squared change of a question's score between checkpoints"),
-    "one_shot_change": gain("r1", "r1_shots_1", pass1, "pass@1"),
-    "few_shot_change": gain("r1", "r1_shots_3", pass1, "pass@1"),
+    "one_shot_change": replace(gain("r1", "r1_shots_1", pass1, "pass@1"), more=True),
+    "few_shot_change": replace(gain("r1", "r1_shots_3", pass1, "pass@1"), more=True),
     "length_bias_whole": _bias(lambda means: correlation(means[:, :3])),
     "length_bias_whole_minus_summary": _bias(lambda means: correlation(means[:, :3]) - correlation(means[:, 3:])),
     "grpo_minus_ppo95": replace(
@@ -347,12 +347,12 @@ def _but_for(setting: str, arm: str, other: str = "r1_zero") -> Callable[[Models
 
 _RAISED = _but_for("max_tokens", "cap_raised", "cap_kept")
 CONTROLS: dict[str, Measure] = {
-    "blind_gain_over_half": blind_gain_over_half(),
+    "blind_gain_over_half": replace(blind_gain_over_half(), more=True),
     "gain_over_format_only": replace(
-        gain("zero_format", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_format")
+        gain("zero_format", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_format"), more=True
     ),
     "gain_over_random": replace(
-        gain("zero_random", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_random")
+        gain("zero_random", "r1_zero", blind, BLINDLY), unfit=_but_for("rewards", "zero_random"), more=True
     ),
     "constant_divisor_length_ratio": replace(
         ratio("base", "zero_divisor", length, TOKENS), unfit=_but_for("average", "zero_divisor")

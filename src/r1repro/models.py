@@ -14,7 +14,8 @@ import pandas
 from safetensors import safe_open
 
 from r1repro import students
-from r1repro.ledger import RunRecord, record, seed_of
+from r1repro.config_arms import SUMS
+from r1repro.ledger import RunRecord, has_more_sums, record, seed_of
 from r1repro.records import Refusal
 from r1repro.rewards.controls import blind_right
 from r1repro.rewards.format import format_reward
@@ -131,7 +132,8 @@ class Model:
 def read(seed_dir: Path, out: Path) -> dict[str, Model]:
     """Every evaluated model of a seed, by its folder's name; none where there is no evaluation of its reasoning.
 
-    Those of arms need not have been asked open questions.
+    Those of arms need not have been asked open questions.  What a model answered to more questions of one kind, in
+    ``models/<name>/more``, and R1-Zero and its base in `SUMS`, is a model of the name with `MORE` behind it.
 
     Raises:
         Refusal: a run behind a model is not complete or damaged, or has not as many samples to each question.
@@ -141,6 +143,26 @@ def read(seed_dir: Path, out: Path) -> dict[str, Model]:
         asked = [kind for kind in ("reasoning", "open") if (folder / kind / "manifest.json").exists()]
         if "reasoning" in asked and ("open" in asked or folder.name in ARMS):
             found[folder.name] = _model(folder, out)
+    for name, asked in _more_questions(Path(seed_dir)).items():
+        if name in found:
+            found[name + MORE] = _model(Path(seed_dir, "models", name), out, asked)
+    return found
+
+
+MORE = "+"
+"""Behind the name of a model that was asked more questions than the main line's models: a few claims need them."""
+
+
+def _more_questions(seed_dir: Path) -> dict[str, Path]:
+    """Model -> where it was asked more questions, to the end, being the model that it is now."""
+    found = {}
+    for file in seed_dir.glob("models/*/more/manifest.json"):
+        more, plain = (read_json(file.parents[1] / kind / file.name) for kind in ("more", "reasoning"))
+        if more.get("exit") == "complete" and more.get("inputs") == plain.get("inputs"):
+            found[file.parents[1].name] = file.parent
+    sums = sorted(file.parent for file in seed_dir.glob(f"{SUMS}/step-*/manifest.json"))
+    if len(sums) > 1 and has_more_sums(seed_dir):
+        found |= {"base": sums[0], "r1_zero": sums[-1]}
     return found
 
 
@@ -171,14 +193,16 @@ def shape(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _model(folder: Path, out: Path) -> Model:
+def _model(folder: Path, out: Path, asked: Path | None = None) -> Model:
+    """A model by its folder; by what it was ``asked`` elsewhere, if that is given, and by nothing else."""
     seed_dir, name = folder.parent.parent, folder.name
     made = [seed_dir / place for place in MADE_BY.get(name, (f"{'arms' if name in ARMS else 'students'}/{name}",))]
     made = [run for run in made if (run / "manifest.json").exists()]
-    has_open = (folder / "open" / "manifest.json").exists()
-    runs = tuple(record(run, out) for run in (folder / "reasoning", *[folder / "open"] * has_open, *made))
-    with readable(folder / "reasoning" / "samples.jsonl"):
-        rows, grid = _sampled(folder / "reasoning" / "samples.jsonl")
+    has_open = not asked and (folder / "open" / "manifest.json").exists()
+    asked = asked or folder / "reasoning"
+    runs = tuple(record(run, out) for run in (asked, *[folder / "open"] * has_open, *made))
+    with readable(asked / "samples.jsonl"):
+        rows, grid = _sampled(asked / "samples.jsonl")
         share_QK = grid(lambda output, row: language_share(output["text"], row["language"]))
         format_QK = grid(lambda output, _: format_reward(output["text"]))
         reasoning = dict(

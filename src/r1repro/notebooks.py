@@ -37,7 +37,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     ),
     "11_evaluation_protocol": (
         "protocol", "arms/zero_on", "arms/whole_judge", "arms/ppo_*", "arms/clip_*", "models/zero_on*",
-        "models/*_shots_*", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
+        "models/*_shots_*", "models/r1/more", "models/*_judge", "models/grpo_short", "models/ppo_*", "models/clip_*",
     ),
     "14_controls": (
         "arms/zero_format", "arms/zero_random", "arms/zero_divisor", "arms/zero_flat", "arms/flat_base",

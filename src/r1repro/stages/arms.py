@@ -2,6 +2,7 @@
 
 arms/<name>             the run that made the arm's model; none where a model of the main line is asked otherwise
 models/<name>/reasoning its evaluation, and models/<name>/open where open questions were asked
+models/<name>/more      its evaluation on more questions of one kind, where a claim needs them
 """
 
 from pathlib import Path
@@ -31,6 +32,6 @@ def measure(
     """Evaluate an arm; returns the run folder.
 
     Args:
-        kind: ``reasoning`` or ``open``, by the questions of ``cfg``.
+        kind: ``reasoning`` or ``open``, by the questions of ``cfg``; ``more`` for more of them.
     """
     return evaluate.run(cfg, Path(seed_dir) / "models" / name / kind, model, machine)

@@ -77,5 +77,12 @@ def read_on(settings: Controls, seed_dir: Path | str) -> Path:
 
 
 def measure(settings: Controls, seed_dir: Path | str, name: str) -> Path:
-    """Evaluate an arm on the questions of the main line's models; returns the run folder."""
-    return arms.measure(settings.evaluate, seed_dir, name, arms.model_of(seed_dir, name), settings.machine)
+    """Evaluate an arm on the questions of the main line's models; returns the run folder.  Those that C01 is
+    controlled by are asked as many sums as R1-Zero's checkpoints besides (notebook 11)."""
+    model = arms.model_of(seed_dir, name)
+    if name in ASKED_MORE:
+        arms.measure(settings.sums, seed_dir, name, model, settings.machine, kind="more")
+    return arms.measure(settings.evaluate, seed_dir, name, model, settings.machine)
+
+
+ASKED_MORE = ("zero_format", "zero_random")

@@ -4,7 +4,7 @@
     protocol/sampled/step-<n>   sampled ones of those after its end
     protocol/sums/step-<n>      R1-Zero's checkpoints asked more sums, which its claims are measured on
     models/zero_on_greedy, models/zero_on         both of neighbouring checkpoints, each as one evaluation
-    models/r1_shots_<n>, models/r1_zero_shots_<n> few-shot
+    models/r1_shots_<n>, models/r1_zero_shots_<n> few-shot; models/r1*/more  R1 asked more questions, with and without
     arms/whole_judge              a judge that reads the whole output
     models/whole_judge, models/summary_judge      the same replies, judged by it and by their summaries alone
     arms/ppo_*, arms/clip_*, and their models     RL from the base, beside R1-Zero after as many rollouts
@@ -142,7 +142,15 @@ def _derived(
 
 
 def few_shot(settings: Protocol, seed_dir: Path | str) -> list[Path]:
-    """R1 and R1-Zero with worked examples before each question; the evaluations, `SHOTS` of each model."""
+    """R1 and R1-Zero with worked examples before each question; the evaluations, `SHOTS` of each model.
+
+    R1 is asked more questions besides, without examples too, for the claim is about it.
+    """
+    for shots in (0, *SHOTS):
+        arms.measure(
+            replace(settings.more, shots=shots), seed_dir, f"r1_shots_{shots}" if shots else "r1",
+            r1.model_of(settings, seed_dir, "r1"), settings.machine, kind="more",
+        )  # fmt: skip
     return [
         arms.measure(
             replace(settings.evaluate, shots=shots), seed_dir, f"{name}_shots_{shots}",
