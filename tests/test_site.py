@@ -1,7 +1,9 @@
 """The pages of a report: numbers with addresses, hostile outputs, what is missing, notebooks without a network."""
 
+import base64
 import hashlib
 import html
+import io
 import json
 import re
 import runpy
@@ -15,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from r1repro import ledger, models, paper, report
 from r1repro.records import Refusal
@@ -323,6 +326,23 @@ def test_rl_and_distillation_stand_side_by_side_with_what_each_took(tmp_path):
     places = set(read(report.build("smoke", out)).ids)
     assert len({row.cells[-3][0].anchor for row in table.rows[1:4]} & places) == 3
     assert {made.key for made in tables.every(material.read("smoke", out))} <= places
+
+
+def test_the_pictures_of_pages_lie_beside_them_and_are_the_same():
+    png = io.BytesIO()
+    whole = Image.new("RGB", (40, 30), (10, 200, 90))
+    whole.save(png, "PNG")
+    picture = base64.b64encode(png.getvalue()).decode()
+    output = {"output_type": "display_data", "metadata": {}, "data": {"image/png": picture}}
+    cell = a_notebook(("code", "1"))["cells"][0] | {"outputs": [output, output]}
+    shown = a_notebook(("code", "1")) | {"cells": [cell]}
+    pictures = {}
+    text = notebook.page(shown, "03_x", pictures)
+    ((name, webp),) = pictures.items()
+    assert text.count(f'src="pictures/{name}"') == 2 and "base64" not in text
+    with Image.open(io.BytesIO(webp)) as image:
+        assert image.format == "WEBP" and list(image.convert("RGB").getdata()) == list(whole.getdata())
+    assert notebook.page(shown, "03_x").count("data:image/webp;base64,") == 2
 
 
 def test_a_claim_leads_to_the_cells_that_show_it():

@@ -182,16 +182,18 @@ def digests(content: Material) -> list[dict]:
 def _write_notebooks(folder: Path, content: Material, hide: Mapping[str, str]) -> tuple[list[str], claims.Cells]:
     """Put the executed notebooks, still, and their pages into the report; returns their names, and where they show
     which claim."""
-    paths, cells = _notebooks(content), defaultdict(list)
+    paths, cells, pictures = _notebooks(content), defaultdict(list), {}
     if paths:
-        (folder / "notebooks").mkdir()
+        (folder / "notebooks" / notebook.PICTURES).mkdir(parents=True)
     for path in paths:
         still = static_notebook(read_json(path), hide)
         write_json(folder / "notebooks" / path.name, still)
-        write_text(folder / "notebooks" / f"{path.stem}.html", notebook.page(still, path.stem))
+        write_text(folder / "notebooks" / f"{path.stem}.html", notebook.page(still, path.stem, pictures))
         address, ids = notebook.claims_shown(still, path.stem)
         for claim_id in ids:
             cells[claim_id].append((path.stem, address))
+    for name, picture in pictures.items():
+        write_bytes(folder / "notebooks" / notebook.PICTURES / name, picture)
     return [path.stem for path in paths], cells
 
 
@@ -285,7 +287,8 @@ def results_table(entries: Sequence[dict], base: str = "") -> str:
         what = f"{entry['id']} {entry['claim']}"
         rows.append((what, entry["paper"], before_after(entry), parts, f"**{entry['verdict']}**"))
     where = f"in [the report]({base}README.md)" if base else "below"
-    more = f"{len(entries) - len(measured(entries))} further claims are not tested yet; why, is said {where}."
+    lacking = len(entries) - len(measured(entries))
+    more = f"{lacking} further {'claim is' if lacking == 1 else 'claims are'} not tested yet; why, is said {where}."
     return "\n".join([*_lines(head, rows), "", more]) + "\n"
 
 

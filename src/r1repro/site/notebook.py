@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import html
 import io
 import re
@@ -17,8 +18,12 @@ from r1repro.site.mathml import MATH, math
 from r1repro.site.style import NOTEBOOK, whole
 
 
-def page(notebook: dict, name: str) -> str:
+def page(notebook: dict, name: str, pictures: dict[str, bytes] | None = None) -> str:
     """The page of a notebook that lies as ``<name>.ipynb`` beside it, below the folder of the report.
+
+    Args:
+        pictures: takes the page's pictures, by the names of the files in `PICTURES` that it leads to; without it they
+            stand in the page itself.
 
     Where nbconvert would fetch MathJax from the network to show formulas, they are put in as MathML here.
     """
@@ -35,7 +40,7 @@ def page(notebook: dict, name: str) -> str:
         raise Refusal(f"notebook {name} is damaged ({reason}): remove its executed copy and run it again") from error
     for mark, formula in formulas.items():
         body = body.replace(mark, formula)
-    body = re.sub(r"data:image/png;base64,([\w+/=\s]+)", _as_webp, body)
+    body = re.sub(r"data:image/png;base64,([\w+/=\s]+)", lambda found: _as_webp(found, pictures), body)
     said = html.escape(name)
     header = (
         f'<header><a href="../index.html">The report</a> \N{MIDDLE DOT} executed notebook <b>{said}</b> \N{MIDDLE DOT} '
@@ -44,7 +49,11 @@ def page(notebook: dict, name: str) -> str:
     return whole(f"r1repro: {name}", NOTEBOOK, f"{header}\n<main>\n{body}\n</main>")
 
 
-def _as_webp(found: re.Match) -> str:
+PICTURES = "pictures"
+"""Folder beside the pages."""
+
+
+def _as_webp(found: re.Match, pictures: dict[str, bytes] | None) -> str:
     """A picture of a page in a form that browsers read and code hosts need not: a quarter smaller, and the same."""
     small = io.BytesIO()
     try:
@@ -52,8 +61,11 @@ def _as_webp(found: re.Match) -> str:
             image.convert("RGBA").save(small, "WEBP", lossless=True, method=6)
     except OSError:  # no picture
         return found[0]
-    webp = f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
-    return min(webp, found[0], key=len)
+    if pictures is None:
+        return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+    name = f"{hashlib.sha256(small.getvalue()).hexdigest()[:16]}.webp"
+    pictures[name] = small.getvalue()
+    return f"{PICTURES}/{name}"
 
 
 def claims_shown(notebook: dict, name: str) -> tuple[str, set[str]]:
