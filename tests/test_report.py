@@ -248,12 +248,14 @@ def test_publishing_fills_reports_and_the_table_of_the_readme(checkout):
 
 def test_what_is_thought_of_a_claim_is_published_with_the_runs_it_is_about_alone(checkout):
     root, commit = checkout
-    write_world(root / "out", commit=commit, per_level=1)
+    write_world(root / "out", commit=commit, per_level=20)
     (root / "reports/remarks").mkdir(parents=True)
     said = root / "reports/remarks/smoke.md"
     said.write_text(f"# Of the runs of {commit[:7]}\n\n## C03\n\nFour questions\nare <few>.\n\n## C07\n\nNo base.\n")
     folder = publish(root)
     told = (folder / "README.md").read_text(encoding="utf-8")
+    entries = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    reproduced = next(entry["id"] for entry in entries if entry["verdict"] == "reproduced")
     power = r"Power: vote_gain_slope 0\.[0-9]+, pass1_slope 0\.[0-9]+"
     assert re.search(
         rf"- C03 inconclusive: .*\. {power}\n\n  \*What we think:\* Four questions are <few>\.\n\n- ", told
@@ -264,7 +266,7 @@ def test_what_is_thought_of_a_claim_is_published_with_the_runs_it_is_about_alone
         ("# Of the runs of 0123456\n\n## C03\n\nOld.\n", "about the runs of '0123456'"),
         ("", "about the runs of ''"),
         (f"# Of {commit}\n\n## C99\n\nWhat?\n", "C99 is no claim"),
-        (f"# Of {commit}\n\n## C02\n\nFine.\n", "C02 is no claim"),
+        (f"# Of {commit}\n\n## {reproduced}\n\nFine.\n", f"{reproduced} is no claim"),
     ):
         said.write_text(text)
         with pytest.raises(Refusal, match=words):
