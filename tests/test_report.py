@@ -262,6 +262,7 @@ def test_what_is_thought_of_a_claim_is_published_with_the_runs_it_is_about_alone
     )
     for page in ("index.html", "ledger.html"):
         assert "What we think:</i> Four questions are &lt;few&gt;." in (folder / page).read_text(encoding="utf-8")
+        assert "Not for publishing" not in (folder / page).read_text(encoding="utf-8") + told
     for text, words in (
         ("# Of the runs of 0123456\n\n## C03\n\nOld.\n", "about the runs of '0123456'"),
         ("", "about the runs of ''"),

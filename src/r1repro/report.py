@@ -115,10 +115,10 @@ def _write(
 ) -> None:
     entries = ledger_models.entries([claim.id for claim in paper.claims()], content.models, zero=content.seeds)
     for claim_id, remark in (said or {}).items():
-        found = next((entry for entry in entries if entry["id"] == claim_id), {})
-        if found.get("verdict") in (None, "reproduced"):
+        entry = next((entry for entry in entries if entry["id"] == claim_id), {})
+        if entry.get("verdict") in (None, "reproduced"):
             raise Refusal(f"{claim_id} is no claim that did not come out: take its paragraph out of the remarks")
-        found["detail"]["remark"] = remark
+        entry["detail"]["remark"] = remark
     write_json(folder / "claims.json", entries)
     write_json(folder / "digests.json", digests(content))
     (folder / "figures").mkdir()
