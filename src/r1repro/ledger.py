@@ -173,11 +173,18 @@ def seed_row(seed: SeedRuns) -> dict[str, str]:
 def has_more_sums(folder: Path) -> bool:
     """Whether each checkpoint that notebook 03 has evaluated, and no other, has been asked more sums to the end."""
     few, many = (
-        {manifest.parent.name: read_json(manifest) for manifest in folder.glob(f"{place}/step-*/manifest.json")}
+        {manifest.parent.name: model_and_exit(manifest) for manifest in folder.glob(f"{place}/step-*/manifest.json")}
         for place in ("evaluate", SUMS)
     )
-    of = [{step: about.get("inputs", {}).get("model") for step, about in found.items()} for found in (few, many)]
-    return of[0] == of[1] and all(about.get("exit") == "complete" for about in many.values())
+    of = [{step: model for step, (model, _) in found.items()} for found in (few, many)]
+    return of[0] == of[1] and all(end == "complete" for _, end in many.values())
+
+
+def model_and_exit(manifest: Path) -> tuple[str | None, str | None]:
+    """The digest of the model that an evaluation asked, and how the evaluation ended.  Refusal where it is damaged."""
+    with readable(manifest):
+        about = read_json(manifest)
+        return about.get("inputs", {}).get("model"), about.get("exit")
 
 
 def read_seed(folder: Path, out: Path, place: str = "evaluate") -> SeedRuns | None:

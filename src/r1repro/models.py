@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from r1repro import students
 from r1repro.config_arms import SUMS
-from r1repro.ledger import RunRecord, has_more_sums, record, seed_of
+from r1repro.ledger import RunRecord, has_more_sums, model_and_exit, record, seed_of
 from r1repro.records import Refusal
 from r1repro.rewards.controls import blind_right
 from r1repro.rewards.format import format_reward
@@ -157,8 +157,12 @@ def _more_questions(seed_dir: Path) -> dict[str, Path]:
     """Model -> where it was asked more questions, to the end, being the model that it is now."""
     found = {}
     for file in seed_dir.glob("models/*/more/manifest.json"):
-        more, plain = (read_json(file.parents[1] / kind / file.name) for kind in ("more", "reasoning"))
-        if more.get("exit") == "complete" and more.get("inputs") == plain.get("inputs"):
+        if not (file.parents[1] / "reasoning" / file.name).exists():
+            continue
+        (model, end), (plain, _) = (
+            model_and_exit(file.parents[1] / kind / file.name) for kind in ("more", "reasoning")
+        )
+        if end == "complete" and model == plain:
             found[file.parents[1].name] = file.parent
     sums = sorted(file.parent for file in seed_dir.glob(f"{SUMS}/step-*/manifest.json"))
     if len(sums) > 1 and has_more_sums(seed_dir):
