@@ -19,8 +19,8 @@ KEPT = ("manifest.json", "metrics.jsonl", "samples.jsonl", "summary.json", "vari
 """Names of the files that are kept of every complete run, and of the seed's own folder."""
 
 SMALL = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 2**27, "nice_len": 273}]
-"""Ours: as small as it gets, for seeds are committed.  Models are asked the same questions, so a window that holds a
-whole seed finds each of them again.  Takes 1.5 GB of memory to write and 128 MB to read."""
+"""Ours: as small as it gets, for seeds are committed.  Models are asked the same questions, so a window that holds
+most of a seed finds each of them again.  Takes 1.5 GB of memory to write and 128 MB to read."""
 
 LARGEST = 2**31
 """Ours: bytes that an archive may unfold to; it is read as data, and must not fill a disk."""
